@@ -1,0 +1,12 @@
+//! `linegate train`.
+
+use std::process::ExitCode;
+
+/// Arguments of `linegate train`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let _ = arguments;
+    unimplemented!()
+}

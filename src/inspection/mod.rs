@@ -1,0 +1,13 @@
+//! Plain data that travels between rooms. No I/O, no clock, no library handles.
+
+mod frame;
+mod picture;
+mod record;
+mod score;
+mod verdict;
+
+pub use frame::{Frame, FrameId, PartSource, Stamp, TimeSource};
+pub use picture::{Mask, Picture, PictureError, Rectangle, Size};
+pub use record::{DECISION_SCHEMA_VERSION, Decision, Latency, ModelIdentity};
+pub use score::{AnomalyMap, LogLikelihoodMaps};
+pub use verdict::{NotInspected, Outcome, Reason, Region, Verdict};

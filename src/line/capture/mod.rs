@@ -1,0 +1,1 @@
+//! Cameras through GStreamer. The only room that imports it.

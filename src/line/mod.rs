@@ -1,0 +1,7 @@
+//! The live wing: capture -> batching -> scoring -> decision -> outbox -> publishing.
+
+pub mod archive;
+pub mod batching;
+pub mod capture;
+pub mod outbox;
+pub mod publishing;

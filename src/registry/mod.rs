@@ -1,0 +1,1 @@
+//! Versions of bundles: which is active, promotion, rollback.

@@ -1,0 +1,1 @@
+//! What held-out normals teach: level constants, boundaries, thresholds.

@@ -1,0 +1,1 @@
+//! Metrics, evaluation of a bundle on a data set, and its report.

@@ -1,0 +1,1 @@
+//! Backbone features of the training pictures, computed once.

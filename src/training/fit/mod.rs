@@ -1,0 +1,1 @@
+//! Schedule, losses and optimiser.

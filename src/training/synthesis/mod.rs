@@ -1,0 +1,1 @@
+//! Defects made from known ones (copy-paste) or from nothing (synthetic).

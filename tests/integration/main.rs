@@ -1,0 +1,23 @@
+//! The integration tests, in the order of the flow.
+
+mod archive;
+mod backbone;
+mod batching;
+mod calibration;
+mod capture;
+mod check;
+mod config;
+mod dataset;
+mod decision;
+mod evaluation;
+mod export;
+mod fences;
+mod flow;
+mod outbox;
+mod publishing;
+mod registry;
+mod retrain;
+mod run;
+mod scoring;
+mod synthesis;
+mod train;
