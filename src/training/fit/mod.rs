@@ -1,1 +1,6 @@
 //! Schedule, losses and optimiser.
+
+mod adam;
+pub mod loss;
+
+pub use adam::Adam;
