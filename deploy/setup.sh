@@ -63,6 +63,18 @@ as_root() {
     fi
 }
 
+# quietly COMMAND...: a package manager's thousand lines matter only when it fails.
+quietly() {
+    local log
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        tail -n 40 "$log" >&2
+        rm -f "$log"
+        fail "'$*' failed; its last lines are above"
+    fi
+    rm -f "$log"
+}
+
 is_installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
@@ -94,9 +106,8 @@ install_packages() {
         return
     fi
     say "installing: ${missing[*]}"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+    quietly as_root apt-get update
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
     case " ${missing[*]} " in
         *" mosquitto "*) keep_broker_off ;;
     esac
