@@ -8,6 +8,7 @@ mod exclusion;
 mod measure;
 pub mod metrics;
 mod region;
+mod report;
 mod result;
 
 use std::time::Instant;
@@ -22,6 +23,7 @@ use crate::training::dataset::{Dataset, load_mask, load_picture};
 pub use error::EvaluationError;
 pub use measure::{Case, Measured, measure};
 pub use metrics::clopper_pearson;
+pub use report::{METRICS_FILE, PAGE_FILE, write_report};
 pub use result::{
     AtBoundary, AuthorsFigures, Confusion, Cost, Counts, Curves, DefectFigures, Evaluation, Excluded, Exclusion,
     Figures, ScoredImage, Tally,
