@@ -122,7 +122,7 @@ fn check(path: &Path, session: &Session, manifest: &Manifest) -> Result<(), Scor
     let axes = [Axis::Open("batch"), Axis::Exactly(size.height), Axis::Exactly(size.width), Axis::Exactly(3)];
     contract::only_input(path, session, MODEL_INPUT, TensorElementType::Uint8, &axes)?;
     for level in &manifest.levels {
-        let axes = [Axis::Any("batch"), Axis::Likely(level.rows), Axis::Likely(level.columns)];
+        let axes = [Axis::Open("batch"), Axis::Likely(level.rows), Axis::Likely(level.columns)];
         contract::output(path, session, &level.output, &axes)?;
     }
     if session.outputs().len() != manifest.levels.len() {
