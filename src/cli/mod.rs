@@ -4,6 +4,7 @@ mod backbone;
 mod check;
 mod evaluate;
 mod models;
+mod progress;
 mod retrain;
 mod run;
 mod schema;
