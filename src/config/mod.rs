@@ -1,16 +1,46 @@
 //! Files + environment + flags -> one checked [`Config`]. Knows names and limits, no library types.
+//!
+//! A file is parsed, what the environment and the command line say is put over it, and the whole is
+//! checked against one table of keys: all problems at once, each where it was written.
 
+mod document;
+mod keys;
+mod load;
 mod model;
+mod problem;
+mod rules;
+mod training;
+mod walk;
+
+use std::path::Path;
 
 pub use model::{
     Archive, Batching, Broker, CameraConfig, Config, Decisions, ModelConfig, Mqtt, Outbox, Policy, ProviderName,
     Retrain, Station, Tls,
 };
+pub use problem::{ConfigError, Problem};
+pub use training::{Preset, TrainingConfig, parse_size};
 
-/// Problems of a configuration, all of them.
-#[derive(Debug, thiserror::Error)]
-#[error("{text}")]
-pub struct ConfigError {
-    /// One paragraph per problem, with file, line and caret.
-    pub text: String,
+impl Config {
+    /// Reads and checks a configuration file, with what the environment sets
+    /// (`LINEGATE__MQTT__KEEP_ALIVE_S=5`). Relative paths become relative to the file's folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, &[])
+    }
+
+    /// The same with keys set on the command line, which win: pairs of a dotted key
+    /// (`mqtt.keep_alive_s`, `camera.0.deadline_ms`) and a value.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem.
+    pub fn load_with(path: &Path, overrides: &[(String, String)]) -> Result<Self, ConfigError> {
+        // A variable that is not text cannot name one of our keys.
+        let variables = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+        let mut all = load::from_environment(variables);
+        all.extend(load::from_flags(overrides));
+        load::load(path, &all, keys::LINE, rules::line)
+    }
 }

@@ -1,0 +1,123 @@
+//! What must hold between keys.
+
+use std::collections::BTreeMap;
+
+use super::document::Node;
+use super::walk::Walk;
+
+/// Rules of the line's configuration.
+pub(super) fn line(root: &Node, walk: &mut Walk<'_>) {
+    if let Some(model) = root.get("model") {
+        match (model.get("bundle"), model.get("registry")) {
+            (Some(_), Some(registry)) => walk.report(
+                registry,
+                "`model.registry` and `model.bundle` are both there, but only one model can inspect",
+                Some("keep `registry` to change models while running, or `bundle` for a fixed one"),
+            ),
+            (None, None) => walk.report(
+                model,
+                "`model` names neither `bundle` nor `registry`",
+                Some("add `bundle = \"FOLDER\"` for a fixed model, or `registry = \"FOLDER\"` for the active one"),
+            ),
+            _ => {}
+        }
+        if let Some(providers) = model.get("providers") {
+            twice(providers.items().iter(), "execution provider", walk);
+        }
+    }
+    if let Some(cameras) = root.get("camera") {
+        twice(cameras.items().iter().filter_map(|camera| camera.get("name")), "camera", walk);
+    }
+    if let Some(mqtt) = root.get("mqtt") {
+        password(mqtt, walk);
+    }
+    if let Some(retrain) = root.entry("retrain") {
+        if root.get("model").is_some_and(|model| model.get("registry").is_none()) {
+            walk.report(
+                &Node { at: retrain.at, ..retrain.value.clone() },
+                "`retrain` needs `model.registry`: a new model must be put somewhere the line looks",
+                Some("use `model.registry` in place of `model.bundle`"),
+            );
+        }
+        if let (Some(base), Some(gate)) = (retrain.value.get("base"), retrain.value.get("gate"))
+            && base.text().is_some()
+            && base.text() == gate.text()
+        {
+            walk.report(
+                gate,
+                "`retrain.gate` is the base set: a model would be judged on what it was trained on",
+                Some("keep a folder of pictures apart that is never trained on"),
+            );
+        }
+    }
+}
+
+/// Rules of the training configuration.
+pub(super) fn training(root: &Node, walk: &mut Walk<'_>) {
+    let rate = |name| root.get(name).and_then(Node::number);
+    if let (Some(reject), Some(suspect), Some(node)) =
+        (rate("false_reject_rate"), rate("suspect_rate"), root.get("suspect_rate"))
+        && suspect < reject
+    {
+        walk.report(
+            node,
+            format!("`suspect_rate` is {suspect}, below `false_reject_rate` {reject}"),
+            Some("every rejected part is beyond the suspect boundary too, so it must be at least as high"),
+        );
+    }
+    if let (Some(true), Some(node)) = (rate("defects").map(|defects| defects > 0.0), root.get("synthetic"))
+        && matches!(node.data, super::document::Data::Bool(true))
+    {
+        walk.report(
+            node,
+            "`synthetic` makes up defects in place of known ones, but `defects` asks for known ones",
+            Some("leave one of the two out"),
+        );
+    }
+}
+
+fn password(mqtt: &Node, walk: &mut Walk<'_>) {
+    let file = mqtt.get("password_file");
+    let environment = mqtt.get("password_environment");
+    if let (Some(_), Some(environment)) = (file, environment) {
+        walk.report(
+            environment,
+            "`mqtt.password_environment` and `mqtt.password_file` are both there",
+            Some("keep one of them"),
+        );
+    }
+    if let (Some(password), None) = (file.or(environment), mqtt.get("username")) {
+        walk.report(password, "a password without `mqtt.username`", Some("add `username = …` to `mqtt`"));
+    }
+    let embedded = mqtt.get("broker").is_none_or(|broker| broker.get("kind").and_then(Node::text) == Some("embedded"));
+    if let (true, Some(tls)) = (embedded, mqtt.get("tls")) {
+        walk.report(
+            tls,
+            "`mqtt.tls` is for an external broker; the embedded one is reached on this machine alone",
+            Some("leave `tls` out, or set `broker = { kind = \"external\", host = …, port = 8883 }`"),
+        );
+    }
+    if let Some(tls) = mqtt.get("tls")
+        && let (Some(password), None) = (tls.get("client_password_file"), tls.get("client_pkcs12_file"))
+    {
+        walk.report(
+            password,
+            "`mqtt.tls.client_password_file` without `client_pkcs12_file`",
+            Some("add the certificate that the password opens"),
+        );
+    }
+}
+
+/// Reports texts that stand there twice.
+fn twice<'n>(nodes: impl Iterator<Item = &'n Node>, what: &str, walk: &mut Walk<'_>) {
+    let mut seen = BTreeMap::new();
+    for node in nodes {
+        let Some(text) = node.text() else { continue };
+        if let Some(first) = seen.get(text) {
+            let message = format!("{what} `{text}` stands there twice, first on line {first}");
+            walk.report(node, message, Some("every one needs a name of its own"));
+        } else {
+            seen.insert(text, walk.sources().line(node.at));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The training configuration's shape: what a preset gives unless a key here says otherwise.
+
+use std::path::Path;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{ConfigError, keys, load};
+use crate::inspection::Size;
+
+/// The starting point that the other keys change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// Minutes: for trying out and for demonstrations.
+    Fast,
+    /// The default.
+    Standard,
+    /// The schedule and shape of the paper (Yao et al., CVPR 2023).
+    Paper,
+}
+
+/// Everything that `linegate train --config` reads. A key that is absent leaves the preset's value.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingConfig {
+    /// Starting point.
+    pub preset: Option<Preset>,
+    /// Model input size: a whole number (square) or `"WIDTHxHEIGHT"`; each a multiple of 16, 32 to 4096.
+    #[serde(deserialize_with = "size", serialize_with = "size_text")]
+    pub image_size: Option<Size>,
+    /// Known defects used, 0 to 10000.
+    pub defects: Option<usize>,
+    /// Seed of every random choice.
+    pub seed: Option<u64>,
+    /// Training threads, 0 to 256; 0 is one per core.
+    pub threads: Option<usize>,
+    /// Quantile of the normals' log-likelihood that is the normal boundary (paper: beta, 0.01);
+    /// within 0 to 1, both excluded.
+    pub boundary_quantile: Option<f64>,
+    /// Distance from the normal to the abnormal boundary (paper: tau, 0.1), 0 to 100.
+    pub margin: Option<f64>,
+    /// Optimiser steps per level, 1 to 10000000.
+    pub steps: Option<usize>,
+    /// Pixels in one step, 64 to 1048576.
+    pub batch_pixels: Option<usize>,
+    /// Highest learning rate of the schedule; above 0, up to 1.
+    pub learning_rate: Option<f64>,
+    /// Hidden width of a coupling block's subnet, 1 to 4096.
+    pub hidden_width: Option<usize>,
+    /// Coupling blocks per level, 1 to 64.
+    pub blocks: Option<usize>,
+    /// Side of the square over which features are averaged, 1 to 16 cells; 1 is none.
+    pub pooling: Option<usize>,
+    /// Share of the training normals held out for calibration; within 0 to 1, both excluded.
+    pub calibration_fraction: Option<f64>,
+    /// Wished share of good parts that are rejected (0.01); within 0 to 1, both excluded.
+    pub false_reject_rate: Option<f64>,
+    /// Wished share of good parts that are suspect or rejected (0.05); at least
+    /// `false_reject_rate`, below 1.
+    pub suspect_rate: Option<f64>,
+    /// Whether defects are made up in place of known ones.
+    pub synthetic: Option<bool>,
+}
+
+impl TrainingConfig {
+    /// Reads and checks the file alone.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        load::load(path, &[], keys::TRAINING, super::rules::training)
+    }
+}
+
+/// Reads a picture size as it is typed: `256` or `320x256`.
+///
+/// # Errors
+/// Says what is wrong with the text.
+pub fn parse_size(text: &str) -> Result<Size, String> {
+    let side = |text: &str| text.trim().parse::<usize>().map_err(|_| format!("`{text}` is not a number of pixels"));
+    let size = match text.split_once('x') {
+        Some((width, height)) => Size { width: side(width)?, height: side(height)? },
+        None => {
+            let side = side(text)?;
+            Size { width: side, height: side }
+        }
+    };
+    for side in [size.width, size.height] {
+        if !(32..=4096).contains(&side) || side % 16 != 0 {
+            return Err(format!("{size} cannot be a model's size: each side must be a multiple of 16, 32 to 4096"));
+        }
+    }
+    Ok(size)
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Size>, D::Error> {
+    struct Typed;
+    impl Visitor<'_> for Typed {
+        type Value = Size;
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            f.write_str("a number of pixels or \"WIDTHxHEIGHT\"")
+        }
+        fn visit_i64<E: de::Error>(self, side: i64) -> Result<Size, E> {
+            self.visit_str(&side.to_string())
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+            parse_size(text).map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_any(Typed).map(Some)
+}
+
+#[expect(clippy::ref_option, reason = "serde's serialize_with gives a reference to the field")]
+fn size_text<S: Serializer>(size: &Option<Size>, serializer: S) -> Result<S::Ok, S::Error> {
+    size.map(|size| size.to_string()).serialize(serializer)
+}
