@@ -1,25 +1,93 @@
 //! Score maps + boundary -> verdict with reasons. Pure: no clock, no I/O, no randomness.
 
+mod component;
+mod heatmap;
+mod resample;
+
+use ndarray::Array2;
+
 use crate::bundle::{Calibration, Manifest};
-use crate::inspection::{AnomalyMap, LogLikelihoodMaps, Outcome, Size};
+use crate::inspection::{
+    AnomalyMap, LogLikelihoodMaps, NotInspected, Outcome, Reason, Rectangle, Region, Size, Verdict,
+};
+
+pub use component::image_score;
+pub use heatmap::{heatmap, outline, overlay};
+pub use resample::{enlarge, smooth};
+
+/// At most so many regions are named in one decision, the highest peaks.
+pub const MAX_REGIONS: usize = 64;
 
 /// Fuses the levels into one anomaly map at the finest level's resolution:
 /// `sum_l weight_l * (mean_l - log_likelihood_l) / deviation_l`, coarser levels enlarged
-/// bilinearly, smoothed by a Gaussian of `smoothing_sigma` cells.
+/// bilinearly, smoothed by a Gaussian of `smoothing_sigma` cells. Levels beyond those calibrated
+/// are left out, and without any level the map is empty; [`decide`] refuses both.
 pub fn fuse(maps: &LogLikelihoodMaps, calibration: &Calibration) -> AnomalyMap {
-    let _ = (maps, calibration);
-    unimplemented!()
-}
-
-/// The highest level at which the map has a 4-connected region of at least `minimum_area` cells.
-pub fn image_score(map: &AnomalyMap, minimum_area: usize) -> f32 {
-    let _ = (map, minimum_area);
-    unimplemented!()
+    let Some(finest) = maps.levels.first() else {
+        return AnomalyMap(Array2::zeros((0, 0)));
+    };
+    let (rows, columns) = finest.dim();
+    let mut fused = Array2::<f32>::zeros((rows, columns));
+    for (map, level) in maps.levels.iter().zip(&calibration.levels) {
+        let scaled = map.mapv(|l| level.weight * ((level.mean - l) / level.deviation));
+        fused += &enlarge(&scaled, rows, columns);
+    }
+    AnomalyMap(smooth(&fused, calibration.smoothing_sigma))
 }
 
 /// The verdict on one picture, and the fused map. `full` is the size of the full frame: regions
 /// are given in its pixels.
+///
+/// A score up to the normal boundary is accepted, up to the abnormal boundary suspect, beyond it
+/// rejected. A map that is not finite everywhere gives [`NotInspected::NotFinite`], and maps that
+/// are not those of the manifest give [`NotInspected::Failed`]: never good by default.
 pub fn decide(maps: &LogLikelihoodMaps, manifest: &Manifest, full: Size) -> (Outcome, AnomalyMap) {
-    let _ = (maps, manifest, full);
-    unimplemented!()
+    let expected = manifest.levels.iter().map(|level| (level.rows, level.columns));
+    if maps.levels.is_empty() || !maps.levels.iter().map(Array2::dim).eq(expected) {
+        return (Outcome::not_inspected(NotInspected::Failed), AnomalyMap(Array2::zeros((0, 0))));
+    }
+    let calibration = &manifest.calibration;
+    let map = fuse(maps, calibration);
+    if !maps.is_finite() || !map.0.iter().all(|v| v.is_finite()) {
+        return (Outcome::not_inspected(NotInspected::NotFinite), map);
+    }
+    let score = image_score(&map, calibration.minimum_area);
+    let (verdict, boundary) = judge(score, calibration);
+    let reasons = boundary.map(|boundary| Reason::ScoreAboveBoundary { score, boundary }).into_iter().collect();
+    let regions = regions(&map, calibration, manifest.preprocessing.region_of_interest, full);
+    (Outcome { verdict, reasons, image_score: Some(score), regions }, map)
+}
+
+/// The verdict on a finite score, and the boundary it passed.
+fn judge(score: f32, calibration: &Calibration) -> (Verdict, Option<f32>) {
+    let boundary = calibration.image;
+    if score <= boundary.normal {
+        (Verdict::Accept, None)
+    } else if score <= boundary.abnormal {
+        (Verdict::Suspect, Some(boundary.normal))
+    } else {
+        (Verdict::Reject, Some(boundary.abnormal))
+    }
+}
+
+/// Where the map lies above the normal boundary, in pixels of the full frame.
+fn regions(map: &AnomalyMap, calibration: &Calibration, roi: Option<Rectangle>, full: Size) -> Vec<Region> {
+    let (rows, columns) = map.0.dim();
+    let roi = roi.unwrap_or(Rectangle { x: 0, y: 0, width: full.width, height: full.height });
+    let cell_area = (roi.width as f32 / columns as f32) * (roi.height as f32 / rows as f32);
+    // First and last pixel of a run of cells; at least one pixel, and inside the frame.
+    let span = |from: usize, to: usize, start: usize, length: usize, cells: usize, limit: usize| {
+        let first = (start + from * length / cells).min(limit.saturating_sub(1));
+        let end = (start + ((to + 1) * length).div_ceil(cells)).min(limit);
+        (first, end.saturating_sub(first).max(1))
+    };
+    component::components(&map.0, calibration.image.normal, calibration.minimum_area)
+        .into_iter()
+        .take(MAX_REGIONS)
+        .map(|c| {
+            let (x, width) = span(c.left, c.right, roi.x, roi.width, columns, full.width);
+            let (y, height) = span(c.top, c.bottom, roi.y, roi.height, rows, full.height);
+            Region { bounds: Rectangle { x, y, width, height }, area: c.cells as f32 * cell_area, peak_score: c.peak }
+        })
+        .collect()
 }

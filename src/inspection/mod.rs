@@ -2,12 +2,14 @@
 
 mod frame;
 mod picture;
+mod png;
 mod record;
 mod score;
 mod verdict;
 
 pub use frame::{Frame, FrameId, PartSource, Stamp, TimeSource};
 pub use picture::{Mask, Picture, PictureError, Rectangle, Size};
+pub use png::{PngError, encode_mask_png, encode_png};
 pub use record::{DECISION_SCHEMA_VERSION, Decision, Latency, ModelIdentity};
 pub use score::{AnomalyMap, LogLikelihoodMaps};
 pub use verdict::{NotInspected, Outcome, Reason, Region, Verdict};

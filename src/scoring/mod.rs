@@ -1,14 +1,24 @@
 //! Pixels -> tensor -> ONNX Runtime -> log-likelihood maps. The only room that imports `ort`;
 //! used by both wings, so that training and the line see the same pixels the same way.
+//!
+//! `fit` cuts and scales a camera picture, [`Model`] scores it with a bundle, and
+//! [`FeatureExtractor`] gives training the backbone's features of it. `runtime` loads the shared
+//! library, `provider` opens a session on the best execution provider that can be had, and
+//! `contract` says what a file should have been.
 
 mod backbone;
+mod contract;
 mod error;
 mod fit;
 mod model;
+mod provider;
 mod runtime;
+mod spec;
 
-pub use backbone::{BackboneSpec, ColorOrder, FeatureExtractor, Layout};
+pub use backbone::FeatureExtractor;
 pub use error::ScoringError;
 pub use fit::PictureFitter;
 pub use model::Model;
-pub use runtime::{Provider, SessionOptions, initialise};
+pub use provider::{Provider, SessionOptions};
+pub use runtime::{LIBRARY_VARIABLE, initialise, library};
+pub use spec::{BackboneSpec, ColorOrder, Layout};

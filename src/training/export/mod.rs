@@ -1,1 +1,23 @@
 //! From backbone and trained flows to one ONNX file. The only room that knows ONNX's protobuf.
+
+mod efficientnet;
+mod error;
+mod file;
+mod graph;
+mod pickle;
+mod torch;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated from the ONNX schema, whose own words are kept"
+)]
+mod onnx {
+    include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
+}
+
+pub use efficientnet::{ImportedBackbone, Variant, import_backbone};
+pub use error::{ExportError, WeightsError};
+pub use pickle::PickleError;

@@ -1,6 +1,9 @@
 //! A trained flow with everything folded that is known before run time.
 
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+
+use super::parameters::DAMPING;
+use super::{CONDITION_LENGTH, Flow, Part, position_code};
 
 /// A flow of one level for a fixed grid, ready for export.
 ///
@@ -49,4 +52,52 @@ pub struct FoldedBlock {
     pub mix: Array2<f32>,
     /// `[C]`: global offset, rotated.
     pub shift: Array1<f32>,
+}
+
+impl FoldedFlow {
+    /// Folds a trained flow for a grid of `rows` × `columns`. The input, after averaging over
+    /// `pooling` × `pooling` cells, is standardised with `mean` and `deviation` (`[C]` each).
+    pub fn fold(flow: &Flow, rows: usize, columns: usize, pooling: usize, mean: &[f32], deviation: &[f32]) -> Self {
+        let shape = flow.shape;
+        let (c, first, hidden, half) = (shape.channels, shape.first(), shape.hidden, CONDITION_LENGTH / 2);
+        let matrix = |block, part, rows: usize, columns: usize| {
+            ArrayView2::from_shape((rows, columns), flow.part(block, part)).expect("the shape gives the length")
+        };
+        let mut constant = -0.5 * std::f64::consts::TAU.ln() * c as f64;
+        let blocks = (0..shape.blocks)
+            .map(|block| {
+                let condition = matrix(block, Part::ConditionWeight, hidden, CONDITION_LENGTH);
+                let bias = Array1::from(flow.part(block, Part::HiddenBias).to_vec());
+                let (by_column, by_row) = condition.split_at(Axis(1), half);
+                let global = Array1::from(flow.global_scale(block).0);
+                constant += global.iter().map(|&g| f64::from(g).ln()).sum::<f64>();
+                let offset = Array1::from(flow.part(block, Part::GlobalOffset).to_vec());
+                let rotation =
+                    ArrayView2::from_shape((c, c), &flow.rotations[block]).expect("a rotation has C rows of C");
+                FoldedBlock {
+                    w1: matrix(block, Part::FeatureWeight, hidden, first).t().as_standard_layout().into_owned(),
+                    row_table: position_code(rows).dot(&by_row.t()) + &bias,
+                    column_table: position_code(columns).dot(&by_column.t()),
+                    w2: (matrix(block, Part::OutputWeight, 2 * shape.second(), hidden).t().to_owned() * DAMPING)
+                        .as_standard_layout()
+                        .into_owned(),
+                    b2: Array1::from(flow.part(block, Part::OutputBias).to_vec()) * DAMPING,
+                    mix: (rotation.to_owned() * &global).t().as_standard_layout().into_owned(),
+                    shift: rotation.dot(&offset),
+                }
+            })
+            .collect();
+        let scale: Array1<f32> = deviation.iter().map(|d| 1.0 / d).collect();
+        let shift = Array1::from_iter(mean.iter().zip(&scale).map(|(m, s)| -m * s));
+        Self {
+            rows,
+            columns,
+            channels: c,
+            pooling,
+            input_scale: scale,
+            input_shift: shift,
+            blocks,
+            constant: constant as f32,
+        }
+    }
 }

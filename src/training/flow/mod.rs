@@ -1,5 +1,19 @@
 //! The conditional normalizing flow: parameters, forward, backward, and its folded form.
+//!
+//! Source: Yao et al., CVPR 2023 (arXiv:2207.01463), whose flow is FrEIA's `AllInOneBlock`
+//! conditioned on a sinusoidal position code. The condition enters the first layer of every
+//! coupling network linearly, so its part is a sum of one table by column and one by row: the
+//! 128 condition channels never enter the large product.
 
+mod elementary;
 mod folded;
+mod parameters;
+mod pass;
+mod position;
+mod product;
+mod tape;
 
 pub use folded::{FoldedBlock, FoldedFlow};
+pub use parameters::{Flow, FlowShape, Part};
+pub use pass::{Pass, Pixels};
+pub use position::{CONDITION_LENGTH, position_code};

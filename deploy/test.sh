@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Set-up and every check: format, lints, documentation, tests. What CI runs.
+set -euo pipefail
+# shellcheck source=deploy/environment.sh
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+if [ $# -gt 0 ]; then
+    [ "$1" = --help ] || [ "$1" = -h ] || { echo "error: unknown option $1" >&2; exit 2; }
+    echo "Usage: deploy/test.sh   (no options; sets the machine up, then checks everything)"
+    exit 0
+fi
+
+cd "$LINEGATE_ROOT"
+durations=()
+
+# timed NAME COMMAND...: runs it with its output visible and remembers how long it took.
+timed() {
+    local name=$1 begin=$SECONDS
+    shift
+    step "$name"
+    "$@"
+    durations+=("$(printf '%-14s %s' "$name" "$(duration $((SECONDS - begin)))")")
+}
+
+# Packages and fetched files first: the lints must compile against them.
+timed "set-up" deploy/setup.sh --no-build --no-backbone
+for component in fmt clippy; do
+    cargo "$component" --version >/dev/null 2>&1 ||
+        fail "cargo $component is missing; install it with: rustup component add rustfmt clippy"
+done
+
+timed "format" cargo fmt --check
+timed "lints" cargo clippy --all-targets --locked -- -D warnings
+timed "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+# The development build, which the tests run anyway, also makes the backbone: no release build here.
+timed "build" deploy/setup.sh --no-packages --profile dev
+timed "tests" cargo test --locked
+
+step "All checks passed in $(duration "$SECONDS")"
+for line in "${durations[@]}"; do
+    say "$line"
+done

@@ -1,0 +1,235 @@
+//! Connected sets of cells.
+
+use std::collections::BinaryHeap;
+
+use ndarray::Array2;
+
+use crate::inspection::AnomalyMap;
+
+/// Disjoint sets of cells with their sizes.
+struct Sets {
+    parent: Vec<u32>,
+    size: Vec<u32>,
+}
+
+impl Sets {
+    fn new(cells: usize) -> Self {
+        Self { parent: (0..cells as u32).collect(), size: vec![1; cells] }
+    }
+
+    fn root(&mut self, mut cell: usize) -> usize {
+        while self.parent[cell] as usize != cell {
+            let above = self.parent[self.parent[cell] as usize];
+            self.parent[cell] = above;
+            cell = above as usize;
+        }
+        cell
+    }
+
+    /// Joins the sets of two cells and gives the size of the union.
+    fn join(&mut self, a: usize, b: usize) -> u32 {
+        let (mut a, mut b) = (self.root(a), self.root(b));
+        if a != b {
+            if self.size[a] < self.size[b] {
+                std::mem::swap(&mut a, &mut b);
+            }
+            self.parent[b] = a as u32;
+            self.size[a] += self.size[b];
+        }
+        self.size[a]
+    }
+}
+
+/// Bits that order as the numbers do (IEEE 754 total order).
+fn order(value: f32) -> u32 {
+    let bits = value.to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+/// The up to four cells beside `cell` in a map `[row, column]`, packed.
+fn beside(cell: usize, rows: usize, columns: usize) -> impl Iterator<Item = usize> {
+    let (row, column) = (cell / columns, cell % columns);
+    [
+        (row > 0).then(|| cell - columns),
+        (row + 1 < rows).then(|| cell + columns),
+        (column > 0).then(|| cell - 1),
+        (column + 1 < columns).then(|| cell + 1),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The highest level `t` at which `{map >= t}` has a 4-connected region of at least
+/// `minimum_area` cells; with `minimum_area` 1 the highest value. In the map's own units.
+///
+/// A `minimum_area` of 0 counts as 1 and one beyond the map as the whole map: the score is then
+/// the lowest value, never "nothing found". NaN where the map is empty or holds a NaN.
+pub fn image_score(map: &AnomalyMap, minimum_area: usize) -> f32 {
+    let map = &map.0;
+    if map.is_empty() || map.iter().any(|v| v.is_nan()) {
+        return f32::NAN;
+    }
+    let minimum_area = minimum_area.clamp(1, map.len());
+    if minimum_area == 1 {
+        return map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    }
+    let (rows, columns) = map.dim();
+    let values: Vec<f32> = map.iter().copied().collect();
+    // A heap, for the answer usually lies among the first few cells: no need to sort the rest.
+    let mut descending: BinaryHeap<u64> =
+        values.iter().enumerate().map(|(cell, &v)| u64::from(order(v)) << 32 | cell as u64).collect();
+    let mut raised = vec![false; values.len()];
+    let mut sets = Sets::new(values.len());
+    let mut lowest = f32::NAN;
+    while let Some(key) = descending.pop() {
+        let cell = (key & u64::from(u32::MAX)) as usize;
+        raised[cell] = true;
+        lowest = values[cell];
+        for other in beside(cell, rows, columns) {
+            if raised[other] && sets.join(cell, other) as usize >= minimum_area {
+                return lowest;
+            }
+        }
+    }
+    // Not reached: the last cell joins the whole map, which is at least `minimum_area` cells.
+    lowest
+}
+
+/// A connected set of cells above a level.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Component {
+    pub(super) top: usize,
+    pub(super) bottom: usize,
+    pub(super) left: usize,
+    pub(super) right: usize,
+    pub(super) cells: usize,
+    pub(super) peak: f32,
+}
+
+/// 4-connected components of `{map > level}` with at least `minimum_area` cells (clamped as in
+/// [`image_score`]), highest peak first, equal peaks from the top left.
+pub(super) fn components(map: &Array2<f32>, level: f32, minimum_area: usize) -> Vec<Component> {
+    let (rows, columns) = map.dim();
+    let minimum_area = minimum_area.clamp(1, map.len().max(1));
+    let values: Vec<f32> = map.iter().copied().collect();
+    let mut open: Vec<bool> = values.iter().map(|&v| v > level).collect();
+    let mut found = Vec::new();
+    let mut stack = Vec::new();
+    for start in 0..values.len() {
+        if !std::mem::take(&mut open[start]) {
+            continue;
+        }
+        let (row, column) = (start / columns, start % columns);
+        let mut component =
+            Component { top: row, bottom: row, left: column, right: column, cells: 0, peak: f32::NEG_INFINITY };
+        stack.push(start);
+        while let Some(cell) = stack.pop() {
+            let (row, column) = (cell / columns, cell % columns);
+            component.top = component.top.min(row);
+            component.bottom = component.bottom.max(row);
+            component.left = component.left.min(column);
+            component.right = component.right.max(column);
+            component.cells += 1;
+            component.peak = component.peak.max(values[cell]);
+            stack.extend(beside(cell, rows, columns).filter(|&other| std::mem::take(&mut open[other])));
+        }
+        if component.cells >= minimum_area {
+            found.push(component);
+        }
+    }
+    found.sort_by(|a, b| b.peak.total_cmp(&a.peak).then((a.top, a.left).cmp(&(b.top, b.left))));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The definition, read aloud: try every value as the level and count regions.
+    fn brute_force(map: &Array2<f32>, minimum_area: usize) -> f32 {
+        let mut levels: Vec<f32> = map.iter().copied().collect();
+        levels.sort_by(|a, b| b.total_cmp(a));
+        let minimum_area = minimum_area.clamp(1, map.len());
+        levels
+            .into_iter()
+            .find(|&t| {
+                let mut open = map.mapv(|v| v >= t);
+                (0..map.nrows()).any(|r| (0..map.ncols()).any(|c| flood(&mut open, r, c) >= minimum_area))
+            })
+            .expect("the lowest level joins all")
+    }
+
+    fn flood(open: &mut Array2<bool>, row: usize, column: usize) -> usize {
+        if !open[[row, column]] {
+            return 0;
+        }
+        open[[row, column]] = false;
+        let mut area = 1;
+        if row > 0 {
+            area += flood(open, row - 1, column);
+        }
+        if row + 1 < open.nrows() {
+            area += flood(open, row + 1, column);
+        }
+        if column > 0 {
+            area += flood(open, row, column - 1);
+        }
+        if column + 1 < open.ncols() {
+            area += flood(open, row, column + 1);
+        }
+        area
+    }
+
+    /// Few distinct values, so that ties and equal levels are common.
+    fn maps() -> impl Strategy<Value = Array2<f32>> {
+        (1_usize..9, 1_usize..9).prop_flat_map(|(rows, columns)| {
+            prop::collection::vec((-6_i8..6).prop_map(|v| f32::from(v) / 2.0), rows * columns)
+                .prop_map(move |v| Array2::from_shape_vec((rows, columns), v).expect("shape fits"))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_score_is_what_the_definition_says(map in maps(), area in 0_usize..12) {
+            prop_assert_eq!(image_score(&AnomalyMap(map.clone()), area), brute_force(&map, area));
+        }
+
+        #[test]
+        fn with_area_one_the_score_is_the_highest_value(map in maps()) {
+            let highest = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            prop_assert_eq!(image_score(&AnomalyMap(map), 1), highest);
+        }
+
+        #[test]
+        fn raising_any_cell_never_lowers_the_score(map in maps(), at in 0_usize..64, by in 0.0_f32..5.0, area in 1_usize..6) {
+            let before = image_score(&AnomalyMap(map.clone()), area);
+            let mut raised = map;
+            let at = at % raised.len();
+            let columns = raised.ncols();
+            raised[[at / columns, at % columns]] += by;
+            prop_assert!(image_score(&AnomalyMap(raised), area) >= before);
+        }
+
+        #[test]
+        fn the_score_passes_a_level_exactly_when_a_region_lies_above_it(map in maps(), level in -3.0_f32..3.0, area in 1_usize..9) {
+            let passes = image_score(&AnomalyMap(map.clone()), area) > level;
+            prop_assert_eq!(!components(&map, level, area).is_empty(), passes);
+        }
+    }
+
+    #[test]
+    fn cells_that_touch_at_a_corner_are_not_connected() {
+        let map = AnomalyMap(array![[5.0, 0.0], [1.0, 5.0]]);
+        assert_eq!(image_score(&map, 2), 1.0);
+        assert_eq!(components(&map.0, 2.0, 1).len(), 2);
+    }
+
+    #[test]
+    fn a_map_with_a_hole_in_its_numbers_has_no_score() {
+        assert!(image_score(&AnomalyMap(array![[1.0, f32::NAN]]), 1).is_nan());
+        assert!(image_score(&AnomalyMap(Array2::zeros((0, 0))), 3).is_nan());
+    }
+}

@@ -1,0 +1,184 @@
+//! Fitting the flow of one level.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::loss::{LossSettings, LossTerms, loss};
+use super::{Adam, Sampler, Schedule};
+use crate::training::features::LevelBank;
+use crate::training::flow::{Flow, FlowShape, Pass, Pixels};
+use crate::training::settings::Settings;
+
+/// Why fitting stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    /// A loss term is not a number.
+    #[error(
+        "the {term} term became not-a-number at step {step} of level {level}: lower learning_rate (now at most {peak}) or look for broken pictures among the training images"
+    )]
+    NotFinite {
+        /// Level, 0 is the finest.
+        level: usize,
+        /// Step, from 1.
+        step: usize,
+        /// Term of the loss.
+        term: &'static str,
+        /// Highest learning rate.
+        peak: f32,
+    },
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy)]
+pub struct StepReport {
+    /// Level, 0 is the finest.
+    pub level: usize,
+    /// Step, from 1.
+    pub step: usize,
+    /// Loss, by term.
+    pub terms: LossTerms,
+    /// Learning rate.
+    pub rate: f32,
+}
+
+/// Known abnormal cells of one level: of real defects and of made ones.
+#[derive(Debug)]
+pub struct AbnormalCells<'a> {
+    /// Features of the defect pictures.
+    pub bank: &'a LevelBank,
+    /// (picture, cell) of defects as they are.
+    pub real: Vec<(u32, u32)>,
+    /// (picture, cell) of pasted or invented defects.
+    pub made: Vec<(u32, u32)>,
+}
+
+/// The state of one level's fit; goes on where it stopped.
+#[derive(Debug)]
+pub struct LevelFit {
+    level: usize,
+    /// The flow so far.
+    pub flow: Flow,
+    pass: Pass,
+    adam: Adam,
+    rng: ChaCha8Rng,
+    schedule: Schedule,
+    loss: LossSettings,
+    batch_pixels: usize,
+    abnormal_pixels: usize,
+    step: usize,
+    normals: Sampler,
+    features: Vec<f32>,
+    places: Vec<[u16; 2]>,
+    abnormal: Vec<bool>,
+    gradient: Vec<f32>,
+}
+
+impl LevelFit {
+    /// A fresh flow for a level's training normals.
+    pub fn new(level: usize, bank: &LevelBank, settings: &Settings) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        rng.set_stream(1 + level as u64);
+        let hidden = settings.hidden_width.unwrap_or(FlowShape::paper_hidden(bank.channels));
+        let shape = FlowShape { channels: bank.channels, blocks: settings.blocks, hidden };
+        let pixels = bank.pictures() * bank.cells();
+        let steps = settings.steps.unwrap_or((200 * pixels).div_ceil(settings.batch_pixels));
+        Self {
+            level,
+            flow: Flow::new(shape, &mut rng),
+            pass: Pass::new(shape, bank.rows, bank.columns, settings.threads),
+            adam: Adam::new(shape.parameter_count()),
+            rng,
+            schedule: Schedule {
+                steps,
+                warm_up: ((steps as f64 * settings.warm_up) as usize).max(1),
+                peak: settings.learning_rate,
+            },
+            loss: LossSettings {
+                boundary_quantile: settings.boundary_quantile,
+                margin: settings.margin,
+                contrast: 1.0,
+                focal: true,
+            },
+            batch_pixels: settings.batch_pixels,
+            abnormal_pixels: settings.abnormal_pixels,
+            step: 0,
+            normals: Sampler::new(pixels),
+            features: Vec::new(),
+            places: Vec::new(),
+            abnormal: Vec::new(),
+            gradient: Vec::new(),
+        }
+    }
+
+    /// Steps in all.
+    pub fn steps(&self) -> usize {
+        self.schedule.steps
+    }
+
+    /// Takes steps until `until` of them are done, on normals and, where given, abnormal cells.
+    ///
+    /// # Errors
+    /// [`FitError`]: a term is not a number, or `observe` said to stop.
+    pub fn run(
+        &mut self,
+        until: usize,
+        normals: &LevelBank,
+        abnormal: Option<&AbnormalCells<'_>>,
+        observe: &mut dyn FnMut(StepReport) -> Result<(), FitError>,
+    ) -> Result<(), FitError> {
+        let lists = abnormal.map(|cells| [&cells.real, &cells.made].map(|list| (list, Sampler::new(list.len()))));
+        let mut lists = lists.unwrap_or([(); 2].map(|()| (const { &Vec::new() }, Sampler::new(0))));
+        let filled = lists.iter().filter(|(list, _)| !list.is_empty()).count();
+        while self.step < until.min(self.schedule.steps) {
+            self.features.clear();
+            self.places.clear();
+            self.abnormal.clear();
+            if let Some(cells) = abnormal {
+                for (list, sampler) in lists.iter_mut().filter(|(list, _)| !list.is_empty()) {
+                    for _ in 0..self.abnormal_pixels / filled {
+                        if let Some(i) = sampler.draw(&mut self.rng) {
+                            let (picture, cell) = (list[i].0 as usize, list[i].1 as usize);
+                            self.features.extend_from_slice(cells.bank.cell(picture, cell));
+                            self.places.push(cells.bank.place(cell));
+                            self.abnormal.push(true);
+                        }
+                    }
+                }
+            }
+            while self.places.len() < self.batch_pixels {
+                let Some(i) = self.normals.draw(&mut self.rng) else { break };
+                let (picture, cell) = (i / normals.cells(), i % normals.cells());
+                self.features.extend_from_slice(normals.cell(picture, cell));
+                self.places.push(normals.place(cell));
+                self.abnormal.push(false);
+            }
+            let report = self.take_step();
+            if let Some(term) = report.terms.not_finite() {
+                let (level, step, peak) = (self.level, self.step, self.schedule.peak);
+                return Err(FitError::NotFinite { level, step, term, peak });
+            }
+            observe(report)?;
+        }
+        Ok(())
+    }
+
+    fn take_step(&mut self) -> StepReport {
+        let pixels = Pixels { features: &self.features, places: &self.places };
+        let log_likelihoods = self.pass.forward(&self.flow, pixels);
+        let terms = loss(log_likelihoods, &self.abnormal, &self.loss, &mut self.gradient);
+        let gradient = self.pass.backward(&self.flow, pixels, &self.gradient);
+        let rate = self.schedule.rate(self.step);
+        self.adam.step(&mut self.flow.parameters, gradient, rate);
+        self.step += 1;
+        StepReport { level: self.level, step: self.step, terms, rate }
+    }
+
+    /// Log-likelihood map of one picture of a bank, `[cell]`, nats per feature dimension.
+    pub fn log_likelihood(&mut self, bank: &LevelBank, picture: usize) -> Vec<f32> {
+        let places = bank.places();
+        self.pass.log_likelihood(&self.flow, Pixels { features: bank.picture(picture), places: &places }).to_vec()
+    }
+}

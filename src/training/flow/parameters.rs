@@ -1,0 +1,182 @@
+//! Shape and parameters of a flow.
+
+use std::ops::Range;
+
+use rand::{Rng, RngExt};
+
+use super::CONDITION_LENGTH;
+
+/// Clamp of the coupling's log-scale: `s = CLAMP * tanh(..)` (FrEIA `affine_clamping`).
+pub(super) const CLAMP: f32 = 1.9;
+/// Factor on the coupling network's output (FrEIA).
+pub(super) const DAMPING: f32 = 0.1;
+
+/// Sizes of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowShape {
+    /// Feature channels C, at least 2.
+    pub channels: usize,
+    /// Coupling blocks; the authors' count is 8.
+    pub blocks: usize,
+    /// Hidden width of every coupling network; the authors' is [`FlowShape::paper_hidden`].
+    pub hidden: usize,
+}
+
+/// A kind of parameter inside a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// First layer, feature columns: `[hidden, C - C/2]`.
+    FeatureWeight,
+    /// First layer, condition columns: `[hidden, 128]`.
+    ConditionWeight,
+    /// First layer's bias: `[hidden]`.
+    HiddenBias,
+    /// Second layer: `[2 (C/2), hidden]`.
+    OutputWeight,
+    /// Second layer's bias: `[2 (C/2)]`.
+    OutputBias,
+    /// Global scale before its activation: `[C]`.
+    GlobalScale,
+    /// Global offset: `[C]`.
+    GlobalOffset,
+}
+
+impl Part {
+    /// All parts in the order of storage.
+    pub const ALL: [Self; 7] = [
+        Self::FeatureWeight,
+        Self::ConditionWeight,
+        Self::HiddenBias,
+        Self::OutputWeight,
+        Self::OutputBias,
+        Self::GlobalScale,
+        Self::GlobalOffset,
+    ];
+}
+
+impl FlowShape {
+    /// The authors' hidden width for C channels: twice the input of the coupling network.
+    pub fn paper_hidden(channels: usize) -> usize {
+        2 * (channels - channels / 2 + CONDITION_LENGTH)
+    }
+
+    /// Channels that pass a block unchanged and steer the others: `C - C/2`.
+    pub fn first(&self) -> usize {
+        self.channels - self.channels / 2
+    }
+
+    /// Channels that a block changes: `C/2`.
+    pub fn second(&self) -> usize {
+        self.channels / 2
+    }
+
+    fn length(&self, part: Part) -> usize {
+        match part {
+            Part::FeatureWeight => self.hidden * self.first(),
+            Part::ConditionWeight => self.hidden * CONDITION_LENGTH,
+            Part::HiddenBias => self.hidden,
+            Part::OutputWeight => 2 * self.second() * self.hidden,
+            Part::OutputBias => 2 * self.second(),
+            Part::GlobalScale | Part::GlobalOffset => self.channels,
+        }
+    }
+
+    fn block_length(&self) -> usize {
+        Part::ALL.iter().map(|&part| self.length(part)).sum()
+    }
+
+    /// Number of trained values.
+    pub fn parameter_count(&self) -> usize {
+        self.blocks * self.block_length()
+    }
+
+    /// Where a part of a block lies among the flow's parameters.
+    pub fn range(&self, block: usize, part: Part) -> Range<usize> {
+        let before: usize = Part::ALL.iter().take_while(|&&p| p != part).map(|&p| self.length(p)).sum();
+        let start = block * self.block_length() + before;
+        start..start + self.length(part)
+    }
+}
+
+/// A flow of one level.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flow {
+    /// Its sizes.
+    pub shape: FlowShape,
+    /// Trained values, see [`FlowShape::range`].
+    pub parameters: Vec<f32>,
+    /// Fixed rotation of every block, `[C, C]` row after row; acts as `x · Qᵀ`.
+    pub rotations: Vec<Vec<f32>>,
+}
+
+impl Flow {
+    /// A fresh flow: linear layers uniform in `±1/sqrt(inputs)` (torch's default), global scale 1,
+    /// offset 0, random rotations.
+    pub fn new(shape: FlowShape, rng: &mut impl Rng) -> Self {
+        let mut parameters = vec![0.0; shape.parameter_count()];
+        let mut rotations = Vec::with_capacity(shape.blocks);
+        for block in 0..shape.blocks {
+            let inputs = [
+                (Part::FeatureWeight, shape.first() + CONDITION_LENGTH),
+                (Part::ConditionWeight, shape.first() + CONDITION_LENGTH),
+                (Part::HiddenBias, shape.first() + CONDITION_LENGTH),
+                (Part::OutputWeight, shape.hidden),
+                (Part::OutputBias, shape.hidden),
+            ];
+            for (part, inputs) in inputs {
+                let bound = 1.0 / (inputs as f32).sqrt();
+                for value in &mut parameters[shape.range(block, part)] {
+                    *value = rng.random_range(-bound..bound);
+                }
+            }
+            // The inverse of `0.1 softplus(G; beta 0.5)` at 1.
+            parameters[shape.range(block, Part::GlobalScale)].fill(2.0 * (5f32.exp() - 1.0).ln());
+            rotations.push(random_rotation(shape.channels, rng));
+        }
+        Self { shape, parameters, rotations }
+    }
+
+    /// A part of a block.
+    pub fn part(&self, block: usize, part: Part) -> &[f32] {
+        &self.parameters[self.shape.range(block, part)]
+    }
+
+    /// Global scale `g = 0.1 softplus(G; beta 0.5)` of a block and `dg/dG`, `[C]` each.
+    pub(super) fn global_scale(&self, block: usize) -> (Vec<f32>, Vec<f32>) {
+        self.part(block, Part::GlobalScale)
+            .iter()
+            .map(|&raw| {
+                let half = 0.5 * raw;
+                // softplus without overflow: max(h, 0) + ln(1 + e^-|h|)
+                let softplus = 2.0 * (half.max(0.0) + (-half.abs()).exp().ln_1p());
+                (0.1 * softplus, 0.1 / (1.0 + (-half).exp()))
+            })
+            .unzip()
+    }
+}
+
+/// A random orthogonal matrix: Gram-Schmidt on Gaussian rows, in double precision.
+fn random_rotation(n: usize, rng: &mut impl Rng) -> Vec<f32> {
+    let mut rows: Vec<Vec<f64>> = Vec::with_capacity(n);
+    while rows.len() < n {
+        let mut row: Vec<f64> = (0..n)
+            .map(|_| {
+                // Box-Muller; 1 - u keeps the logarithm's argument above 0.
+                let (u, v): (f64, f64) = (rng.random(), rng.random());
+                (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+            })
+            .collect();
+        // Twice is enough for orthogonality to rounding.
+        for _ in 0..2 {
+            for other in &rows {
+                let dot: f64 = row.iter().zip(other).map(|(a, b)| a * b).sum();
+                row.iter_mut().zip(other).for_each(|(a, b)| *a -= dot * b);
+            }
+        }
+        let norm = row.iter().map(|a| a * a).sum::<f64>().sqrt();
+        if norm > 1e-6 {
+            rows.push(row.iter().map(|a| a / norm).collect());
+        }
+    }
+    rows.into_iter().flatten().map(|a| a as f32).collect()
+}

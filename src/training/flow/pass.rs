@@ -1,0 +1,438 @@
+//! Forward and backward over many pixels, in tiles, on several threads.
+//!
+//! With the same threads the sums run in the same order, so results repeat to the bit.
+
+use super::elementary;
+use super::parameters::{CLAMP, DAMPING, Flow, FlowShape, Part};
+use super::position::{CONDITION_LENGTH, position_code};
+use super::product::{Matrix, product};
+use super::tape::{Layout, TILE};
+
+/// Pixels to pass through a flow.
+#[derive(Debug, Clone, Copy)]
+pub struct Pixels<'a> {
+    /// Feature vectors, packed rows `[pixel, C]`.
+    pub features: &'a [f32],
+    /// Row and column of every pixel in its map.
+    pub places: &'a [[u16; 2]],
+}
+
+/// What does not depend on the pixel: computed once per pass.
+struct Fixed {
+    /// Per block `[columns, hidden]` and `[rows, hidden]`, the bias in the latter.
+    column_tables: Vec<Vec<f32>>,
+    row_tables: Vec<Vec<f32>>,
+    /// Per block: global scale and its derivative, `[C]`.
+    scales: Vec<(Vec<f32>, Vec<f32>)>,
+    /// Sum of the log-determinants of all global scales.
+    logdet: f64,
+}
+
+/// One thread's sums.
+#[derive(Debug)]
+struct Sums {
+    /// As the flow's parameters; of the condition weight nothing, of the global scale dL/dg.
+    parameters: Vec<f32>,
+    /// Per block `[columns, hidden]` and `[rows, hidden]`.
+    column_tables: Vec<f32>,
+    row_tables: Vec<f32>,
+    /// Scratch: dL/dx `[TILE, C]` twice, dL/da `[TILE, 2 (C/2)]`, dL/dh `[TILE, hidden]`.
+    upstream: Vec<f32>,
+    mixed: Vec<f32>,
+    output: Vec<f32>,
+    hidden: Vec<f32>,
+}
+
+/// Forward and backward for maps of one size. Keeps its buffers between passes.
+#[derive(Debug)]
+pub struct Pass {
+    shape: FlowShape,
+    threads: usize,
+    column_code: ndarray::Array2<f32>,
+    row_code: ndarray::Array2<f32>,
+    tape: Vec<f32>,
+    log_likelihoods: Vec<f32>,
+    log_determinants: Vec<f32>,
+    sums: Vec<Sums>,
+    gradient: Vec<f32>,
+}
+
+impl Pass {
+    /// For flows of `shape` on maps of `rows` × `columns`, on `threads` threads.
+    pub fn new(shape: FlowShape, rows: usize, columns: usize, threads: usize) -> Self {
+        let threads = threads.max(1);
+        let sums = (0..threads)
+            .map(|_| Sums {
+                parameters: vec![0.0; shape.parameter_count()],
+                column_tables: vec![0.0; shape.blocks * columns * shape.hidden],
+                row_tables: vec![0.0; shape.blocks * rows * shape.hidden],
+                upstream: vec![0.0; TILE * shape.channels],
+                mixed: vec![0.0; TILE * shape.channels],
+                output: vec![0.0; TILE * 2 * shape.second()],
+                hidden: vec![0.0; TILE * shape.hidden],
+            })
+            .collect();
+        Self {
+            shape,
+            threads,
+            column_code: position_code(columns),
+            row_code: position_code(rows),
+            tape: Vec::new(),
+            log_likelihoods: Vec::new(),
+            log_determinants: Vec::new(),
+            sums,
+            gradient: vec![0.0; shape.parameter_count()],
+        }
+    }
+
+    /// Log-likelihood of every pixel, nats per feature dimension. Keeps what
+    /// [`Pass::backward`] needs.
+    pub fn forward(&mut self, flow: &Flow, pixels: Pixels<'_>) -> &[f32] {
+        let tile_length = Layout::new(&self.shape).tile_length();
+        self.tape.resize(pixels.places.len().div_ceil(TILE) * tile_length, 0.0);
+        self.run_forward(flow, pixels, true);
+        &self.log_likelihoods
+    }
+
+    /// As [`Pass::forward`], but in a little memory and without a way back.
+    pub fn log_likelihood(&mut self, flow: &Flow, pixels: Pixels<'_>) -> &[f32] {
+        self.tape.resize((self.threads * Layout::new(&self.shape).tile_length()).max(self.tape.len()), 0.0);
+        self.run_forward(flow, pixels, false);
+        &self.log_likelihoods
+    }
+
+    fn run_forward(&mut self, flow: &Flow, pixels: Pixels<'_>, keep: bool) {
+        assert_eq!(flow.shape, self.shape, "the flow has another shape");
+        let (n, channels) = (pixels.places.len(), self.shape.channels);
+        assert_eq!(pixels.features.len(), n * channels, "features and places differ in number");
+        self.log_likelihoods.resize(n, 0.0);
+        self.log_determinants.resize(n, 0.0);
+        let fixed = self.fix(flow);
+        let layout = Layout::new(&self.shape);
+        let tiles = n.div_ceil(TILE);
+        let share = tiles.div_ceil(self.threads).max(1);
+        let tape_share = layout.tile_length() * if keep { share } else { 1 };
+        std::thread::scope(|scope| {
+            let parts = pixels
+                .features
+                .chunks(share * TILE * channels)
+                .zip(pixels.places.chunks(share * TILE))
+                .zip(self.tape.chunks_mut(tape_share))
+                .zip(self.log_likelihoods.chunks_mut(share * TILE))
+                .zip(self.log_determinants.chunks_mut(share * TILE));
+            let fixed = &fixed;
+            run_all(scope, parts, move |((((features, places), tape), log_likelihoods), log_determinants)| {
+                let mut scratch = Scratch::new(&flow.shape);
+                let tiles = features
+                    .chunks(TILE * channels)
+                    .zip(places.chunks(TILE))
+                    .zip(log_likelihoods.chunks_mut(TILE))
+                    .zip(log_determinants.chunks_mut(TILE));
+                for (i, (((features, places), log_likelihoods), log_determinants)) in tiles.enumerate() {
+                    let start = if keep { i * layout.tile_length() } else { 0 };
+                    let tape = &mut tape[start..start + layout.tile_length()];
+                    forward_tile(flow, fixed, features, places, tape, &mut scratch, log_likelihoods, log_determinants);
+                }
+            });
+        });
+    }
+
+    /// Gradient of a loss with respect to the flow's parameters (same order), given its gradient
+    /// with respect to every log-likelihood of the last [`Pass::forward`].
+    pub fn backward(&mut self, flow: &Flow, pixels: Pixels<'_>, loss_gradient: &[f32]) -> &[f32] {
+        let n = pixels.places.len();
+        assert_eq!(loss_gradient.len(), n, "one gradient per pixel is needed");
+        assert_eq!(self.log_likelihoods.len(), n, "backward follows a forward over the same pixels");
+        let fixed = self.fix(flow);
+        let layout = Layout::new(&self.shape);
+        let share = n.div_ceil(TILE).div_ceil(self.threads).max(1);
+        std::thread::scope(|scope| {
+            let parts = pixels
+                .places
+                .chunks(share * TILE)
+                .zip(loss_gradient.chunks(share * TILE))
+                .zip(self.tape.chunks_mut(share * layout.tile_length()))
+                .zip(self.sums.iter_mut());
+            let fixed = &fixed;
+            run_all(scope, parts, move |(((places, gradient), tape), sums)| {
+                sums.parameters.fill(0.0);
+                sums.column_tables.fill(0.0);
+                sums.row_tables.fill(0.0);
+                let tiles = places.chunks(TILE).zip(gradient.chunks(TILE)).zip(tape.chunks_mut(layout.tile_length()));
+                for ((places, gradient), tape) in tiles {
+                    backward_tile(flow, fixed, places, gradient, tape, sums);
+                }
+            });
+        });
+        self.gather(&fixed, n.div_ceil(share * TILE), loss_gradient);
+        &self.gradient
+    }
+
+    /// Latent vectors `[pixel, C]` and log-determinants (nats, whole vector) of the last forward.
+    pub fn latent(&self) -> (Vec<f32>, &[f32]) {
+        let length = Layout::new(&self.shape).tile_length();
+        let mut z: Vec<f32> = self
+            .tape
+            .chunks_exact(length)
+            .flat_map(|tile| tile[length - TILE * self.shape.channels..].iter().copied())
+            .collect();
+        z.truncate(self.log_likelihoods.len() * self.shape.channels);
+        (z, &self.log_determinants)
+    }
+
+    fn fix(&self, flow: &Flow) -> Fixed {
+        let (hidden, half) = (self.shape.hidden, CONDITION_LENGTH / 2);
+        let table = |code: &ndarray::Array2<f32>, block: usize, offset: usize| {
+            let places = code.nrows();
+            let mut table = vec![0.0; places * hidden];
+            let weight = flow.part(block, Part::ConditionWeight);
+            let code = code.as_slice().unwrap_or_default();
+            product(
+                &mut table,
+                hidden,
+                false,
+                Matrix::new(code, places, half, half),
+                Matrix::new(&weight[offset..], hidden, half, CONDITION_LENGTH).t(),
+            );
+            table
+        };
+        let mut fixed = Fixed { column_tables: Vec::new(), row_tables: Vec::new(), scales: Vec::new(), logdet: 0.0 };
+        for block in 0..self.shape.blocks {
+            fixed.column_tables.push(table(&self.column_code, block, 0));
+            let mut rows = table(&self.row_code, block, half);
+            for row in rows.chunks_exact_mut(hidden) {
+                row.iter_mut().zip(flow.part(block, Part::HiddenBias)).for_each(|(v, b)| *v += b);
+            }
+            fixed.row_tables.push(rows);
+            let scale = flow.global_scale(block);
+            fixed.logdet += scale.0.iter().map(|&g| f64::from(g).ln()).sum::<f64>();
+            fixed.scales.push(scale);
+        }
+        fixed
+    }
+
+    /// Adds the threads' sums up and finishes what was deferred: the condition weight and the
+    /// hidden bias from the tables, the raw global scale from g and the log-determinant.
+    fn gather(&mut self, fixed: &Fixed, used: usize, loss_gradient: &[f32]) {
+        let shape = self.shape;
+        let (hidden, half) = (shape.hidden, CONDITION_LENGTH / 2);
+        let (first, others) = self.sums.split_at_mut(1);
+        let total = &mut first[0];
+        for other in &others[..used.saturating_sub(1)] {
+            total.parameters.iter_mut().zip(&other.parameters).for_each(|(a, b)| *a += b);
+            total.column_tables.iter_mut().zip(&other.column_tables).for_each(|(a, b)| *a += b);
+            total.row_tables.iter_mut().zip(&other.row_tables).for_each(|(a, b)| *a += b);
+        }
+        self.gradient.copy_from_slice(&total.parameters);
+        let weight = loss_gradient.iter().map(|&g| f64::from(g)).sum::<f64>() as f32 / shape.channels as f32;
+        let (columns, rows) = (self.column_code.nrows(), self.row_code.nrows());
+        for block in 0..shape.blocks {
+            let column_table = &total.column_tables[block * columns * hidden..][..columns * hidden];
+            let row_table = &total.row_tables[block * rows * hidden..][..rows * hidden];
+            let condition = &mut self.gradient[shape.range(block, Part::ConditionWeight)];
+            for (table, code, offset) in [(column_table, &self.column_code, 0), (row_table, &self.row_code, half)] {
+                let places = code.nrows();
+                product(
+                    &mut condition[offset..],
+                    CONDITION_LENGTH,
+                    false,
+                    Matrix::new(table, places, hidden, hidden).t(),
+                    Matrix::new(code.as_slice().unwrap_or_default(), places, half, half),
+                );
+            }
+            let bias = &mut self.gradient[shape.range(block, Part::HiddenBias)];
+            for row in row_table.chunks_exact(hidden) {
+                bias.iter_mut().zip(row).for_each(|(a, b)| *a += b);
+            }
+            let scale = &mut self.gradient[shape.range(block, Part::GlobalScale)];
+            for ((gradient, g), slope) in scale.iter_mut().zip(&fixed.scales[block].0).zip(&fixed.scales[block].1) {
+                *gradient = (*gradient + weight / g) * slope;
+            }
+        }
+    }
+}
+
+/// Runs the first part on this thread's scope and the others beside it.
+fn run_all<'scope, 'env, T: Send + 'scope>(
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+    parts: impl Iterator<Item = T>,
+    work: impl Fn(T) + Send + Copy + 'scope,
+) {
+    let mut parts = parts;
+    let Some(own) = parts.next() else { return };
+    for part in parts {
+        scope.spawn(move || work(part));
+    }
+    work(own);
+}
+
+/// Scratch of the forward pass: coupling output `[TILE, 2 (C/2)]` and scaled vector `[TILE, C]`.
+struct Scratch {
+    output: Vec<f32>,
+    scaled: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(shape: &FlowShape) -> Self {
+        Self { output: vec![0.0; TILE * 2 * shape.second()], scaled: vec![0.0; TILE * shape.channels] }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "inputs and outputs of one tile, called from one place")]
+fn forward_tile(
+    flow: &Flow,
+    fixed: &Fixed,
+    features: &[f32],
+    places: &[[u16; 2]],
+    tape: &mut [f32],
+    scratch: &mut Scratch,
+    log_likelihoods: &mut [f32],
+    log_determinants: &mut [f32],
+) {
+    let shape = &flow.shape;
+    let (n, c, first, second, hidden) = (places.len(), shape.channels, shape.first(), shape.second(), shape.hidden);
+    let layout = Layout::new(shape);
+    layout.block(tape, 0).0.x[..n * c].copy_from_slice(features);
+    log_determinants.fill(0.0);
+    for block in 0..shape.blocks {
+        let (kept, next) = layout.block(tape, block);
+        for (row, place) in kept.hidden.chunks_exact_mut(hidden).zip(places) {
+            let by_row = &fixed.row_tables[block][usize::from(place[0]) * hidden..][..hidden];
+            let by_column = &fixed.column_tables[block][usize::from(place[1]) * hidden..][..hidden];
+            row.iter_mut().zip(by_row).zip(by_column).for_each(|((v, a), b)| *v = a + b);
+        }
+        let weight = flow.part(block, Part::FeatureWeight);
+        product(
+            kept.hidden,
+            hidden,
+            true,
+            Matrix::new(kept.x, n, first, c),
+            Matrix::new(weight, hidden, first, first).t(),
+        );
+        kept.hidden[..n * hidden].iter_mut().for_each(|v| *v = v.max(0.0));
+        let weight = flow.part(block, Part::OutputWeight);
+        product(
+            &mut scratch.output,
+            2 * second,
+            false,
+            Matrix::new(kept.hidden, n, hidden, hidden),
+            Matrix::new(weight, 2 * second, hidden, hidden).t(),
+        );
+        let bias = flow.part(block, Part::OutputBias);
+        let (global, offset) = (&fixed.scales[block].0, flow.part(block, Part::GlobalOffset));
+        for i in 0..n {
+            let output = &scratch.output[i * 2 * second..][..2 * second];
+            let x = &kept.x[i * c..][..c];
+            let tanh = &mut kept.tanh[i * second..][..second];
+            let scale = &mut kept.scale[i * second..][..second];
+            let changed = &mut kept.changed[i * second..][..second];
+            for j in 0..second {
+                tanh[j] = elementary::tanh(DAMPING * (output[j] + bias[j]));
+                scale[j] = elementary::exp(CLAMP * tanh[j]);
+                changed[j] = x[first + j] * scale[j] + DAMPING * (output[second + j] + bias[second + j]);
+            }
+            log_determinants[i] += CLAMP * tanh.iter().sum::<f32>();
+            let scaled = &mut scratch.scaled[i * c..][..c];
+            for j in 0..first {
+                scaled[j] = x[j] * global[j] + offset[j];
+            }
+            for j in 0..second {
+                scaled[first + j] = changed[j] * global[first + j] + offset[first + j];
+            }
+        }
+        let rotation = Matrix::new(&flow.rotations[block], c, c, c);
+        product(next, c, false, Matrix::new(&scratch.scaled, n, c, c), rotation.t());
+    }
+    let z = layout.block(tape, shape.blocks - 1).1;
+    let half_log_tau = 0.5 * f64::from(std::f32::consts::TAU).ln() * c as f64;
+    for ((z, log_likelihood), logdet) in z.chunks_exact(c).zip(log_likelihoods).zip(log_determinants) {
+        *logdet += fixed.logdet as f32;
+        let square: f32 = z.iter().map(|v| v * v).sum();
+        *log_likelihood = ((f64::from(*logdet) - half_log_tau - 0.5 * f64::from(square)) / c as f64) as f32;
+    }
+}
+
+fn backward_tile(
+    flow: &Flow,
+    fixed: &Fixed,
+    places: &[[u16; 2]],
+    loss_gradient: &[f32],
+    tape: &mut [f32],
+    sums: &mut Sums,
+) {
+    let shape = &flow.shape;
+    let (n, c, first, second, hidden) = (places.len(), shape.channels, shape.first(), shape.second(), shape.hidden);
+    let (rows, columns) =
+        (sums.row_tables.len() / (shape.blocks * hidden), sums.column_tables.len() / (shape.blocks * hidden));
+    let layout = Layout::new(shape);
+    let z = layout.block(tape, shape.blocks - 1).1;
+    for (i, gradient) in loss_gradient.iter().enumerate() {
+        for j in 0..c {
+            sums.upstream[i * c + j] = -z[i * c + j] * gradient / c as f32;
+        }
+    }
+    for block in (0..shape.blocks).rev() {
+        let (kept, _) = layout.block(tape, block);
+        // Through the rotation: dL/d(scaled) = upstream · Q.
+        let rotation = Matrix::new(&flow.rotations[block], c, c, c);
+        product(&mut sums.mixed, c, false, Matrix::new(&sums.upstream, n, c, c), rotation);
+        let (global, offset_at) = (&fixed.scales[block].0, shape.range(block, Part::GlobalOffset));
+        let (before_offset, from_offset) = sums.parameters.split_at_mut(offset_at.start);
+        let d_offset = &mut from_offset[..c];
+        let d_global = &mut before_offset[shape.range(block, Part::GlobalScale)];
+        for i in 0..n {
+            let mixed = &mut sums.mixed[i * c..][..c];
+            let x = &kept.x[i * c..][..c];
+            let changed = &kept.changed[i * second..][..second];
+            let (tanh, scale) = (&kept.tanh[i * second..][..second], &kept.scale[i * second..][..second]);
+            let output = &mut sums.output[i * 2 * second..][..2 * second];
+            for j in 0..c {
+                d_offset[j] += mixed[j];
+            }
+            for j in 0..first {
+                d_global[j] += mixed[j] * x[j];
+                mixed[j] *= global[j];
+            }
+            let d_logdet = loss_gradient[i] / c as f32;
+            for j in 0..second {
+                d_global[first + j] += mixed[first + j] * changed[j];
+                let d_changed = mixed[first + j] * global[first + j];
+                let d_scale = d_changed * x[first + j] * scale[j] + d_logdet;
+                output[j] = DAMPING * CLAMP * (1.0 - tanh[j] * tanh[j]) * d_scale;
+                output[second + j] = DAMPING * d_changed;
+                mixed[first + j] = d_changed * scale[j];
+            }
+        }
+        let d_bias = &mut sums.parameters[shape.range(block, Part::OutputBias)];
+        for output in sums.output[..n * 2 * second].chunks_exact(2 * second) {
+            d_bias.iter_mut().zip(output).for_each(|(a, b)| *a += b);
+        }
+        let output = Matrix::new(&sums.output, n, 2 * second, 2 * second);
+        let d_weight = &mut sums.parameters[shape.range(block, Part::OutputWeight)];
+        product(d_weight, hidden, true, output.t(), Matrix::new(kept.hidden, n, hidden, hidden));
+        let weight = Matrix::new(flow.part(block, Part::OutputWeight), 2 * second, hidden, hidden);
+        product(&mut sums.hidden, hidden, false, output, weight);
+        let row_table = &mut sums.row_tables[block * rows * hidden..][..rows * hidden];
+        let column_table = &mut sums.column_tables[block * columns * hidden..][..columns * hidden];
+        for (i, place) in places.iter().enumerate() {
+            let d_hidden = &mut sums.hidden[i * hidden..][..hidden];
+            d_hidden.iter_mut().zip(&kept.hidden[i * hidden..][..hidden]).for_each(|(d, &h)| {
+                *d = if h > 0.0 { *d } else { 0.0 };
+            });
+            let by_row = &mut row_table[usize::from(place[0]) * hidden..][..hidden];
+            let by_column = &mut column_table[usize::from(place[1]) * hidden..][..hidden];
+            for j in 0..hidden {
+                by_row[j] += d_hidden[j];
+                by_column[j] += d_hidden[j];
+            }
+        }
+        let d_hidden = Matrix::new(&sums.hidden, n, hidden, hidden);
+        let d_weight = &mut sums.parameters[shape.range(block, Part::FeatureWeight)];
+        product(d_weight, first, true, d_hidden.t(), Matrix::new(kept.x, n, first, c));
+        if block > 0 {
+            let weight = Matrix::new(flow.part(block, Part::FeatureWeight), hidden, first, first);
+            product(&mut sums.mixed, c, true, d_hidden, weight);
+            std::mem::swap(&mut sums.mixed, &mut sums.upstream);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What training is asked to do, with every default resolved.
+
+use serde::{Deserialize, Serialize};
+
+use crate::inspection::{Rectangle, Size};
+
+/// A named set of defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// A quarter of `standard`'s steps.
+    Fast,
+    /// The default.
+    Standard,
+    /// The authors' schedule: 25 × 8 passes over every pixel, rate 2e-4, batches of 4096.
+    Paper,
+}
+
+impl Preset {
+    /// All presets.
+    pub const ALL: [Self; 3] = [Self::Fast, Self::Standard, Self::Paper];
+
+    /// Its name on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Standard => "standard",
+            Self::Paper => "paper",
+        }
+    }
+}
+
+/// Every setting of training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where the defaults came from.
+    pub preset: Preset,
+    /// Model input size, multiples of 16.
+    pub size: Size,
+    /// Region of interest in pixels of the full pictures; none is the whole picture.
+    pub region_of_interest: Option<Rectangle>,
+    /// Known defects taken from the data set's test folders.
+    pub defects: usize,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Training threads, at least 1.
+    pub threads: usize,
+    /// Coupling blocks per level.
+    pub blocks: usize,
+    /// Hidden width of every level; none is the authors' `2 (C - C/2 + 128)`.
+    pub hidden_width: Option<usize>,
+    /// Side of the features' neighbourhood average, 1 or 3.
+    pub pooling: usize,
+    /// Optimiser steps; none makes the authors' 200 passes over every pixel.
+    pub steps: Option<usize>,
+    /// Pixels per step and level.
+    pub batch_pixels: usize,
+    /// Abnormal pixels among them once defects take part.
+    pub abnormal_pixels: usize,
+    /// Share of the steps on normals alone, 0 to 1.
+    pub normals_only: f64,
+    /// Highest learning rate.
+    pub learning_rate: f32,
+    /// Share of the steps in which the rate rises, 0 to 1.
+    pub warm_up: f64,
+    /// Quantile of normals that is the normal boundary (paper beta).
+    pub boundary_quantile: f32,
+    /// Distance of the abnormal boundary (paper tau), log-likelihood / 10.
+    pub margin: f32,
+    /// Pasted or invented pictures to make.
+    pub synthesised: usize,
+    /// Invent defects where none are known.
+    pub synthetic: bool,
+    /// Share of the normals held out for calibration, 0 to 1.
+    pub calibration_fraction: f64,
+    /// Wished share of normal parts rejected.
+    pub false_reject_rate: f64,
+    /// Wished share of normal parts rejected or suspect.
+    pub suspect_rate: f64,
+    /// Deviation of the Gaussian on the fused map, cells of the finest level.
+    pub smoothing_sigma: f32,
+}
+
+impl Settings {
+    /// The defaults of a preset.
+    pub fn preset(preset: Preset) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let standard = Self {
+            preset,
+            size: Size { width: 256, height: 256 },
+            region_of_interest: None,
+            defects: 0,
+            seed: 0,
+            threads,
+            blocks: 8,
+            hidden_width: None,
+            pooling: 3,
+            steps: Some(640),
+            batch_pixels: 2048,
+            abnormal_pixels: 256,
+            normals_only: 0.1,
+            learning_rate: 1e-3,
+            warm_up: 0.1,
+            boundary_quantile: 0.01,
+            margin: 0.1,
+            synthesised: 128,
+            synthetic: false,
+            calibration_fraction: 0.2,
+            false_reject_rate: 0.01,
+            suspect_rate: 0.05,
+            smoothing_sigma: 1.0,
+        };
+        match preset {
+            Preset::Standard => standard,
+            Preset::Fast => Self { steps: Some(160), synthesised: 64, ..standard },
+            Preset::Paper => Self {
+                steps: None,
+                batch_pixels: 4096,
+                learning_rate: 2e-4,
+                normals_only: 1.0 / 25.0,
+                warm_up: 0.08,
+                pooling: 1,
+                ..standard
+            },
+        }
+    }
+
+    /// Says what is out of range: one line per problem.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |ok: bool, text: String| {
+            if !ok {
+                problems.push(text);
+            }
+        };
+        let size = self.size;
+        let sized = |v: usize| v % 16 == 0 && (32..=4096).contains(&v);
+        check(
+            sized(size.width) && sized(size.height),
+            format!("image size {size}: width and height must be multiples of 16 from 32 to 4096"),
+        );
+        check((1..=256).contains(&self.threads), format!("threads {}: 1 to 256", self.threads));
+        check((1..=64).contains(&self.blocks), format!("blocks {}: 1 to 64", self.blocks));
+        check(
+            self.hidden_width.is_none_or(|w| (1..=8192).contains(&w)),
+            format!("hidden_width {:?}: 1 to 8192", self.hidden_width),
+        );
+        check(matches!(self.pooling, 1 | 3), format!("pooling {}: 1 or 3", self.pooling));
+        check(
+            self.steps.is_none_or(|s| (1..=10_000_000).contains(&s)),
+            format!("steps {:?}: 1 to 10000000", self.steps),
+        );
+        check(
+            (16..=1 << 20).contains(&self.batch_pixels),
+            format!("batch_pixels {}: 16 to 1048576", self.batch_pixels),
+        );
+        check(
+            self.abnormal_pixels > 0 && self.abnormal_pixels * 2 <= self.batch_pixels,
+            format!("abnormal_pixels {}: 1 to half of batch_pixels ({})", self.abnormal_pixels, self.batch_pixels),
+        );
+        check(
+            self.learning_rate.is_finite() && self.learning_rate > 0.0,
+            format!("learning_rate {}: above 0", self.learning_rate),
+        );
+        check(self.margin.is_finite() && self.margin >= 0.0, format!("margin {}: 0 or above", self.margin));
+        check(
+            self.smoothing_sigma.is_finite() && (0.0..=64.0).contains(&self.smoothing_sigma),
+            format!("smoothing_sigma {}: 0 to 64", self.smoothing_sigma),
+        );
+        for (name, value) in [
+            ("boundary_quantile", f64::from(self.boundary_quantile)),
+            ("calibration_fraction", self.calibration_fraction),
+            ("false_reject_rate", self.false_reject_rate),
+            ("suspect_rate", self.suspect_rate),
+        ] {
+            check(value > 0.0 && value < 1.0, format!("{name} {value}: between 0 and 1, both excluded"));
+        }
+        for (name, value) in [("normals_only", self.normals_only), ("warm_up", self.warm_up)] {
+            check((0.0..=1.0).contains(&value), format!("{name} {value}: 0 to 1"));
+        }
+        check(
+            self.suspect_rate >= self.false_reject_rate,
+            format!(
+                "suspect_rate {} lies below false_reject_rate {}: a rejected part is suspect, too",
+                self.suspect_rate, self.false_reject_rate
+            ),
+        );
+        problems
+    }
+}
