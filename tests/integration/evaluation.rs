@@ -1,4 +1,7 @@
 //! From scored pictures to figures.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod bundle;
 
 use linegate::training::evaluation::metrics::{
     PRO_LIMIT, Ranking, RankingBuilder, Selection, Undefined, Unit, aupro, auroc, average_precision, pro_curve,

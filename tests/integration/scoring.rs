@@ -1,7 +1,7 @@
 //! Tests of scoring: real ONNX Runtime on small files whose results can be told by hand.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-mod onnx;
+pub(crate) mod onnx;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -7,8 +7,8 @@ use super::super::region::resize_by_coverage;
 use super::super::result::{Evaluation, ScoredImage};
 use super::escape;
 use crate::bundle::{Manifest, Preprocessing};
-use crate::decision::overlay;
-use crate::inspection::{Size, Verdict, encode_mask_png, encode_png};
+use crate::decision::heatmap;
+use crate::inspection::{Picture, Size, Verdict, encode_mask_png, encode_png};
 use crate::scoring::PictureFitter;
 use crate::training::dataset::{Dataset, load_mask, load_picture};
 
@@ -49,7 +49,7 @@ fn card(image: &ScoredImage, manifest: &Manifest, dataset: &Dataset) -> Result<S
     let full = load_picture(&sample.path)?;
     let failed = |source| EvaluationError::Picture { name: sample.name.clone(), source };
     let picture = PictureFitter::new().fit(&full, &Preprocessing { size, region_of_interest }).map_err(failed)?;
-    let map = overlay(&picture, &image.map, &manifest.calibration.image, None);
+    let map = blended(&picture, heatmap(&image.map, &manifest.calibration.image, size));
     let mask = match &sample.mask {
         Some(path) if sample.label.is_defect() => {
             let mask = resize_by_coverage(&load_mask(path, full.size())?, region_of_interest, size);
@@ -75,6 +75,15 @@ fn card(image: &ScoredImage, manifest: &Manifest, dataset: &Dataset) -> Result<S
         image.score,
         escape(&image.name),
     ))
+}
+
+/// The map over the picture, everywhere: what was missed lies below every boundary, where the
+/// line's own overlay shows nothing.
+fn blended(picture: &Picture, mut map: Picture) -> Picture {
+    for (over, &under) in map.rgb_mut().iter_mut().zip(picture.rgb()) {
+        *over = (0.65 * f32::from(*over) + 0.35 * f32::from(under)).round() as u8;
+    }
+    map
 }
 
 fn picture_of(png: &[u8], what: &str) -> String {

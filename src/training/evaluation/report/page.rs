@@ -24,7 +24,8 @@ pub(super) fn page(evaluation: &Evaluation, worst: &Worst) -> String {
     gallery(
         &mut out,
         "Worst misses",
-        "Defective pictures of the lowest score: picture, anomaly map, mask.",
+        "Defective pictures of the lowest score: picture, anomaly map (magenta at the normal boundary, orange at the \
+         abnormal one), mask.",
         &worst.misses,
     );
     gallery(&mut out, "Worst false alarms", "Good pictures of the highest score.", &worst.false_alarms);

@@ -190,20 +190,24 @@ pub(super) fn histogram(good: &[f32], defective: &[f32], normal: f32, abnormal: 
             );
         }
     }
-    // Labels beside their lines and on two heights: the lines may lie close together.
-    for (value, name, class, y) in
-        [(normal, "normal boundary", "normal", 24.0), (abnormal, "abnormal boundary", "abnormal", 40.0)]
-    {
+    // Outwards from each other, so that the labels keep apart where the lines are close; inwards
+    // and on another height where there is no room.
+    let drawn = [(normal, "normal", "end"), (abnormal, "abnormal", "start")];
+    for (index, (value, name, anchor)) in drawn.into_iter().enumerate() {
         let (x, bottom) = frame.at(value, 0.0);
-        let (at, anchor) = if x > 0.7 * width { (x - 5.0, "end") } else { (x + 5.0, "start") };
+        let text = format!("{name} boundary {}", tidy((value * 100.0).round() / 100.0));
+        let room = 7.0 * text.len() as f64;
+        let anchor = match anchor {
+            "end" if x - room < LEFT => "start",
+            "start" if x + room > width - RIGHT => "end",
+            anchor => anchor,
+        };
+        let at = if anchor == "end" { x - 6.0 } else { x + 6.0 };
+        let y = 24.0 + 16.0 * index as f64;
         let _ = write!(
             out,
-            "<line class=\"boundary {class}\" x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"/>"
-        );
-        let _ = write!(
-            out,
-            "<text class=\"legend\" x=\"{at:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{name} {}</text>",
-            tidy((value * 100.0).round() / 100.0)
+            "<line class=\"boundary {name}\" x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"/>\
+             <text class=\"legend\" x=\"{at:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{text}</text>"
         );
     }
     out.push_str("</svg>");
