@@ -1,6 +1,6 @@
 //! Real brokers and clients as processes.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -210,16 +210,15 @@ impl Drop for Listener {
 
 /// Runs `mosquitto_rr`: publishes a request and gives the reply's lines.
 pub(super) fn request(port: u16, topic: &str, payload: &[u8]) -> String {
-    let mut process = Command::new(program("mosquitto_rr"))
+    let message = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(message.path(), payload).unwrap();
+    let output = Command::new(program("mosquitto_rr"))
         .args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1"])
-        .args(["-t", topic, "-e", "answers/test", "-s", "-W", "30"])
+        .args(["-t", topic, "-e", "answers/test", "-W", "30", "-f"])
+        .arg(message.path())
         .args(["-D", "publish", "correlation-data", "mark-42", "-F", "%D %p"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
+        .output()
         .unwrap();
-    process.stdin.take().unwrap().write_all(payload).unwrap();
-    let output = process.wait_with_output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -13,7 +13,7 @@ use super::{config, decision, embedded, external, outbox, start, wait_acknowledg
 fn no_decision_is_lost_when_the_broker_is_killed_and_comes_back() {
     let mut broker = Mosquitto::start();
     let folder = tempfile::tempdir().unwrap();
-    let session = ["-c", "-i", "keeper", "-D", "connect", "session-expiry-interval", "3600"];
+    let session = ["-c", "-i", "keeper"];
     let listener = Listener::start(broker.port, "linegate/v1/+/+/+/+/decision", &session);
     broker.save();
     let delivery = start(&external(broker.port), folder.path());
