@@ -129,6 +129,16 @@ fn resolve(node: &mut Node, kind: Kind, folder: &Path) {
                 }
             }
         }
+        // Of a pipeline's parameters, `location` is the one that may be a file: not so an address.
+        (Data::Table(entries), Kind::Free) => {
+            for entry in entries.iter_mut().filter(|entry| entry.name == "location") {
+                if let Data::Text(text) = &mut entry.value.data
+                    && !text.contains("://")
+                {
+                    *text = folder.join(&*text).to_string_lossy().into_owned();
+                }
+            }
+        }
         _ => {}
     }
 }

@@ -13,7 +13,7 @@ use crate::inspection::{
 
 pub use component::image_score;
 pub use heatmap::{heatmap, outline, overlay};
-pub use resample::{enlarge, smooth};
+pub use resample::{enlarge, enlarge_with_aligned_corners, smooth};
 
 /// At most so many regions are named in one decision, the highest peaks.
 pub const MAX_REGIONS: usize = 64;

@@ -10,12 +10,28 @@ struct Tap {
     share: f32,
 }
 
-/// Half-pixel centres, cells beyond the border repeat the border cell (`align_corners = false`).
-fn taps(source: usize, target: usize) -> Vec<Tap> {
-    let scale = source as f64 / target as f64;
+/// Where the grids meet.
+#[derive(Clone, Copy)]
+enum Corners {
+    /// The outer edges of the outermost cells coincide; beyond the border the border cell repeats.
+    Edges,
+    /// The centres of the outermost cells coincide (`align_corners = true`).
+    Centres,
+}
+
+fn taps(source: usize, target: usize, corners: Corners) -> Vec<Tap> {
+    let last = (source - 1) as f64;
+    let scale = match corners {
+        Corners::Edges => source as f64 / target as f64,
+        Corners::Centres => last / (target - 1).max(1) as f64,
+    };
     (0..target)
         .map(|cell| {
-            let place = ((cell as f64 + 0.5) * scale - 0.5).clamp(0.0, (source - 1) as f64);
+            let place = match corners {
+                Corners::Edges => (cell as f64 + 0.5) * scale - 0.5,
+                Corners::Centres => cell as f64 * scale,
+            };
+            let place = place.clamp(0.0, last);
             let first = place as usize;
             Tap { first, second: (first + 1).min(source - 1), share: (place - first as f64) as f32 }
         })
@@ -26,6 +42,16 @@ fn taps(source: usize, target: usize) -> Vec<Tap> {
 /// (`align_corners = false`, as in PyTorch and OpenCV). Meant for enlarging; shrinking aliases.
 /// An empty map or target gives an empty map.
 pub fn enlarge(map: &Array2<f32>, rows: usize, columns: usize) -> Array2<f32> {
+    resample(map, rows, columns, Corners::Edges)
+}
+
+/// As [`enlarge`], but with the centres of the corner cells kept in place (`align_corners = true`),
+/// as the authors of BGAD enlarge their maps.
+pub fn enlarge_with_aligned_corners(map: &Array2<f32>, rows: usize, columns: usize) -> Array2<f32> {
+    resample(map, rows, columns, Corners::Centres)
+}
+
+fn resample(map: &Array2<f32>, rows: usize, columns: usize, corners: Corners) -> Array2<f32> {
     let (source_rows, source_columns) = map.dim();
     if (source_rows, source_columns) == (rows, columns) {
         return map.clone();
@@ -33,7 +59,7 @@ pub fn enlarge(map: &Array2<f32>, rows: usize, columns: usize) -> Array2<f32> {
     if map.is_empty() || rows == 0 || columns == 0 {
         return Array2::zeros((0, 0));
     }
-    let across = taps(source_columns, columns);
+    let across = taps(source_columns, columns, corners);
     let mut wide = Array2::<f32>::zeros((source_rows, columns));
     for (source, mut target) in map.outer_iter().zip(wide.outer_iter_mut()) {
         for (cell, tap) in target.iter_mut().zip(&across) {
@@ -41,7 +67,7 @@ pub fn enlarge(map: &Array2<f32>, rows: usize, columns: usize) -> Array2<f32> {
         }
     }
     let mut out = Array2::<f32>::zeros((rows, columns));
-    for (mut target, tap) in out.outer_iter_mut().zip(taps(source_rows, rows)) {
+    for (mut target, tap) in out.outer_iter_mut().zip(taps(source_rows, rows, corners)) {
         let (first, second) = (wide.row(tap.first), wide.row(tap.second));
         for ((cell, &a), &b) in target.iter_mut().zip(&first).zip(&second) {
             *cell = lerp(a, b, tap.share);
@@ -107,6 +133,14 @@ mod tests {
         // torch.nn.functional.interpolate([[1., 2.], [3., 5.]], (4, 3), mode='bilinear').
         let got = enlarge(&array![[1.0, 2.0], [3.0, 5.0]], 4, 3);
         let want = array![[1.0, 1.5, 2.0], [1.5, 2.125, 2.75], [2.5, 3.375, 4.25], [3.0, 4.0, 5.0]];
+        assert!((&got - &want).iter().all(|d: &f32| d.abs() < 1e-6), "{got}");
+    }
+
+    #[test]
+    fn aligned_corners_agree_with_torch_interpolate_too() {
+        // The same with align_corners=True.
+        let got = enlarge_with_aligned_corners(&array![[1.0, 2.0], [3.0, 5.0]], 3, 3);
+        let want = array![[1.0, 1.5, 2.0], [2.0, 2.75, 3.5], [3.0, 4.0, 5.0]];
         assert!((&got - &want).iter().all(|d: &f32| d.abs() < 1e-6), "{got}");
     }
 
