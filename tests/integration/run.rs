@@ -25,7 +25,7 @@ use linegate::line::topology::{Line, LineError, Summary};
 use onnx::Dim::{Fixed, Open};
 
 /// Longest that a test waits for one thing: far more than any machine needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const SIZE: Size = Size { width: 48, height: 32 };
 
 /// A model whose log-likelihood is the brightness of each 16 × 16 square, calibrated so that 128
@@ -113,7 +113,8 @@ impl Site {
     }
 
     fn embedded(mut self) -> Self {
-        write!(self.text, "[mqtt]\nbroker = {{ kind = \"embedded\", listen = \"127.0.0.1:0\" }}\n").unwrap();
+        let listen = format!("127.0.0.1:{}", free_port());
+        write!(self.text, "[mqtt]\nbroker = {{ kind = \"embedded\", listen = \"{listen}\" }}\n").unwrap();
         self
     }
 
@@ -161,6 +162,11 @@ impl Site {
     }
 }
 
+/// A port that the system had free just now.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 fn wait_until(done: impl Fn() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !done() {
@@ -199,7 +205,7 @@ struct Mosquitto {
 
 impl Mosquitto {
     fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mosquitto.conf");
         std::fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"))
@@ -373,6 +379,27 @@ fn an_overloaded_line_sheds_frames_as_decisions_and_loses_none() {
     assert_eq!(summary.stats.accept, 3);
 }
 
+#[test]
+fn rejects_and_suspects_lie_in_the_archive_under_the_names_that_their_decisions_tell() {
+    let mut site = Site::with_bundle();
+    site.add("[archive]\ndirectory = \"archive\"");
+    site.folder_camera("cam", 20, &[128, 90, 113], "");
+    let (decisions, summary) = site.run();
+    assert_complete(&decisions, &summary);
+    assert_eq!(summary.not_archived, 0);
+    for decision in &decisions {
+        let kept = decision.verdict != Verdict::Accept;
+        for name in [&decision.image_ref, &decision.heatmap_ref] {
+            assert_eq!(name.is_some(), kept, "{decision:?}");
+            let Some(name) = name else { continue };
+            assert!(site.folder.path().join("archive").join(name).is_file(), "{name} is not there");
+        }
+        let Some(name) = &decision.image_ref else { continue };
+        let picture = image::open(site.folder.path().join("archive").join(name)).unwrap().to_rgb8();
+        assert_eq!(picture.get_pixel(0, 0).0, [[128, 90, 113][decision.frame as usize - 1]; 3]);
+    }
+}
+
 fn decide_until(decisions: &Receiver<Decision>, wanted: impl Fn(&Decision) -> bool) -> Vec<Decision> {
     let mut all = Vec::new();
     loop {
@@ -444,11 +471,8 @@ fn the_command_runs_a_line_to_its_end_and_sums_up() {
     let config = config.to_str().unwrap();
     let output = linegate(&["run", "--config", config, "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!((&lines[0]["event"], &lines[0]["provider"]), (&"start".into(), &"cpu".into()));
     assert_eq!(lines[1]["whole"], true);

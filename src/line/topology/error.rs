@@ -14,29 +14,29 @@ use crate::scoring::ScoringError;
 pub enum LineError {
     /// A camera cannot be set up.
     #[error("the cameras cannot be set up")]
-    Capture(#[from] CaptureError),
+    Capture(#[from] Box<CaptureError>),
     /// The outbox cannot be opened.
     #[error("the outbox {path} cannot be opened")]
     Outbox {
         /// Its file.
         path: PathBuf,
         /// Cause.
-        source: OutboxError,
+        source: Box<OutboxError>,
     },
     /// Delivery cannot start.
     #[error("delivery cannot start")]
-    Publishing(#[from] PublishingError),
+    Publishing(#[from] Box<PublishingError>),
     /// The archive cannot be opened.
     #[error("the archive {path} cannot be opened")]
     Archive {
         /// Its folder.
         path: PathBuf,
         /// Cause.
-        source: ArchiveError,
+        source: Box<ArchiveError>,
     },
     /// The model cannot be loaded.
     #[error("the model cannot be loaded")]
-    Model(#[from] ModelError),
+    Model(#[from] Box<ModelError>),
     /// The operating system gave no thread.
     #[error("the thread {name} cannot be started")]
     Thread {
@@ -54,9 +54,7 @@ pub enum ModelError {
     #[error("the configuration must name exactly one of `model.bundle` and `model.registry`")]
     NotOne,
     /// Nothing was activated yet.
-    #[error(
-        "the registry {path} has no active bundle: train one and activate it (`linegate models activate`)"
-    )]
+    #[error("the registry {path} has no active bundle: train one and activate it (`linegate models activate`)")]
     NothingActive {
         /// The registry.
         path: PathBuf,

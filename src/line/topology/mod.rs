@@ -21,14 +21,13 @@ mod model;
 mod pulse;
 mod recorder;
 mod station;
+mod threads;
 mod worker;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ulid::Ulid;
@@ -37,22 +36,17 @@ pub use error::{LineError, ModelError};
 pub use recorder::LatencySummary;
 
 use super::batching::{BatchQueue, Batcher};
-use super::capture::{self, Capture, CaptureEvent};
+use super::capture::{self, CaptureEvent};
 use super::outbox::Outbox;
 use super::publishing::{Delivery, StationState, Stats};
 use crate::config::{Broker, Config};
 use crate::inspection::{Decision, ModelIdentity, NotInspected};
 use keeper::Keeper;
 use ledger::{Ledger, key};
-use model::{ActiveModel, Loader, Successor};
-use pulse::StopFlag;
+use model::Loader;
 use recorder::{Judgement, Recorder};
 use station::Station;
-
-/// Time between two looks at the broker's connection.
-const PULSE: Duration = Duration::from_millis(100);
-/// Camera events waiting at most.
-const EVENTS: usize = 64;
+use threads::Threads;
 
 /// A text with every cause.
 fn describe(error: &dyn std::error::Error) -> String {
@@ -65,6 +59,12 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What is known about the station, and what was last said about it.
+struct Told {
+    station: Station,
+    published: Option<(StationState, Option<String>)>,
+}
+
 /// What the threads of a line share.
 struct Shared {
     queue: BatchQueue,
@@ -72,7 +72,7 @@ struct Shared {
     deadlines_changed: Condvar,
     recorder: Recorder,
     delivery: Arc<Delivery>,
-    station: Mutex<(Station, Option<(StationState, Option<String>)>)>,
+    station: Mutex<Told>,
     stopping: AtomicBool,
     /// Scores that came after the frame was decided about.
     late_results: AtomicU64,
@@ -101,7 +101,7 @@ impl Shared {
     /// Changes what is known about the station and publishes its state where that changes it.
     fn note(&self, change: impl FnOnce(&mut Station)) {
         let mut guard = self.station.lock().unwrap_or_else(PoisonError::into_inner);
-        let (station, published) = &mut *guard;
+        let Told { station, published } = &mut *guard;
         change(station);
         let state = station.state();
         if published.as_ref() != Some(&state) {
@@ -189,12 +189,12 @@ impl Line {
     /// delivery stands already.
     pub fn start(config: &Config, observer: Option<SyncSender<Decision>>) -> Result<Self, LineError> {
         let started = Instant::now();
-        config.camera.iter().try_for_each(capture::check)?;
+        config.camera.iter().try_for_each(capture::check).map_err(Box::new)?;
         let keeper = config.archive.as_ref().map(Keeper::start).transpose()?;
         let outbox = Outbox::open(&config.outbox.file, config.outbox.max_decisions)
-            .map_err(|source| LineError::Outbox { path: config.outbox.file.clone(), source })?;
+            .map_err(|source| LineError::Outbox { path: config.outbox.file.clone(), source: Box::new(source) })?;
         let boot_id = Ulid::generate().to_string();
-        let delivery = Delivery::start(config, outbox, &boot_id)?;
+        let delivery = Delivery::start(config, outbox, &boot_id).map_err(Box::new)?;
         delivery.set_state(StationState::Preoperational, None);
         let drain = Duration::from_millis(config.mqtt.drain_ms);
         let loader = Loader::new(&config.model, &config.camera);
@@ -203,7 +203,7 @@ impl Line {
             Err(error) => {
                 delivery.set_state(StationState::Error, Some(describe(&error)));
                 delivery.stop(drain);
-                return Err(error.into());
+                return Err(Box::new(error).into());
             }
         };
         let delivery = Arc::new(delivery);
@@ -223,7 +223,7 @@ impl Line {
             deadlines_changed: Condvar::new(),
             recorder: Recorder::new(config, boot_id.clone(), delivery.clone(), keeper, observer),
             delivery,
-            station: Mutex::new((Station::new(cameras()), None)),
+            station: Mutex::new(Told { station: Station::new(cameras()), published: None }),
             stopping: AtomicBool::new(false),
             late_results: AtomicU64::new(0),
         });
@@ -243,7 +243,7 @@ impl Line {
 
     /// Whether every camera's stream has ended, so that nothing comes any more.
     pub fn has_ended(&self) -> bool {
-        self.shared.station.lock().unwrap_or_else(PoisonError::into_inner).0.all_ended()
+        self.shared.station.lock().unwrap_or_else(PoisonError::into_inner).station.all_ended()
     }
 
     /// Counters now; rate and percentiles since the last message on `stats`.
@@ -288,118 +288,5 @@ impl Line {
         (summary.acknowledged, summary.outbox) = (counters.acknowledged, counters.waiting);
         (summary.stats.acknowledged, summary.stats.outbox) = (counters.acknowledged, counters.waiting);
         summary
-    }
-}
-
-/// The threads of a line; ended in order when dropped.
-struct Threads {
-    shared: Arc<Shared>,
-    capture: Option<Capture>,
-    intake: Option<JoinHandle<()>>,
-    worker: Option<JoinHandle<()>>,
-    attendants: Vec<JoinHandle<()>>,
-    stop: Arc<StopFlag>,
-}
-
-impl Threads {
-    fn start(
-        config: &Config,
-        shared: &Arc<Shared>,
-        loader: Loader,
-        path: PathBuf,
-        active: ActiveModel,
-    ) -> Result<Self, LineError> {
-        let mut threads = Self {
-            shared: shared.clone(),
-            capture: None,
-            intake: None,
-            worker: None,
-            attendants: Vec::new(),
-            stop: Arc::default(),
-        };
-        let successor = Arc::new(Successor::default());
-        let (work, next) = (shared.clone(), successor.clone());
-        threads.worker = Some(spawn("scorer", move || worker::work(&work, active, &next))?);
-        let deadlines = shared.clone();
-        threads.attendants.push(spawn("deadlines", move || worker::keep_deadlines(&deadlines))?);
-        if loader.registry().is_some() {
-            let (watched, stop) = (shared.clone(), threads.stop.clone());
-            threads.attendants.push(spawn("model-watch", move || {
-                let problem = |text| watched.note(|station| station.model_problem = text);
-                model::watch(&loader, path, &successor, &problem, &stop);
-            })?);
-        }
-        let (pulse, stop) = (shared.clone(), threads.stop.clone());
-        let interval = Duration::from_secs(config.mqtt.stats_interval_s);
-        threads.attendants.push(spawn("pulse", move || pulse_until_stopped(&pulse, interval, &stop))?);
-        let (sender, receiver) = sync_channel::<CaptureEvent>(EVENTS);
-        let intake = shared.clone();
-        // Ends when the last camera's thread has let go of its sender.
-        threads.intake = Some(spawn("intake", move || receiver.into_iter().for_each(|event| intake.event(event)))?);
-        threads.capture = Some(Capture::start(&config.camera, &sender)?);
-        Ok(threads)
-    }
-
-    /// Ends every thread in the order of the flow, so that each frame has its decision and each
-    /// kept frame is on the disk.
-    fn end(&mut self) {
-        if let Some(capture) = self.capture.take() {
-            capture.stop();
-        }
-        join(self.intake.take());
-        let shared = &self.shared;
-        shared.queue.close();
-        join(self.worker.take());
-        shared.stopping.store(true, Ordering::SeqCst);
-        shared.deadlines_changed.notify_all();
-        self.stop.now();
-        self.attendants.drain(..).for_each(|thread| join(Some(thread)));
-        // Nothing is left here unless a thread died.
-        let left = shared.ledger().close_all();
-        for frame in left {
-            tracing::error!(camera = %frame.camera, frame = frame.id.0, "frame left without a decision");
-            shared.recorder.record(frame, Judgement::not_inspected(NotInspected::Stopped));
-        }
-        shared.recorder.finish_archive();
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LineError> {
-    std::thread::Builder::new().name(name.into()).spawn(body).map_err(|source| LineError::Thread { name, source })
-}
-
-fn join(thread: Option<JoinHandle<()>>) {
-    let Some(thread) = thread else { return };
-    let name = thread.thread().name().unwrap_or_default().to_owned();
-    if thread.join().is_err() {
-        tracing::error!(thread = name, "a thread of the line had panicked");
-    }
-}
-
-/// Watches the broker's connection and publishes counters.
-fn pulse_until_stopped(shared: &Shared, interval: Duration, stop: &StopFlag) {
-    let mut next = Instant::now() + interval;
-    while !stop.wait(PULSE) {
-        let connected = shared.delivery.counters().connected;
-        shared.note(|station| station.broker_connected = connected);
-        if Instant::now() >= next {
-            next += interval;
-            let stats = shared.recorder.stats(true);
-            shared.delivery.set_stats(&stats);
-            tracing::info!(
-                frames = stats.frames,
-                decisions = stats.decisions,
-                frames_per_second = stats.frames_per_second,
-                latency_p99_ms = stats.latency_p99_ms,
-                outbox = stats.outbox,
-                "line"
-            );
-        }
     }
 }

@@ -126,8 +126,10 @@ impl Recorder {
         keeper: Option<Keeper>,
         observer: Option<SyncSender<Decision>>,
     ) -> Self {
-        let stats =
-            Stats { cameras: config.camera.iter().map(|camera| (camera.name.clone(), 0)).collect(), ..Stats::default() };
+        let stats = Stats {
+            cameras: config.camera.iter().map(|camera| (camera.name.clone(), 0)).collect(),
+            ..Stats::default()
+        };
         Self {
             station: config.station.clone(),
             policy: config.decisions.clone(),

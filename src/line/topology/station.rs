@@ -16,6 +16,7 @@ enum CameraState {
 
 /// Everything that the state follows from.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each true or not")]
 pub(super) struct Station {
     cameras: BTreeMap<Arc<str>, CameraState>,
     pub(super) model_loaded: bool,

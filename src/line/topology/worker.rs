@@ -10,9 +10,9 @@ use super::Shared;
 use super::ledger::{deadline, key};
 use super::model::{ActiveModel, Successor};
 use super::recorder::{Judgement, ms};
-use crate::line::batching::{Batch, Batched, Taken};
 use crate::decision::decide;
 use crate::inspection::{Latency, LogLikelihoodMaps, NotInspected, Picture};
+use crate::line::batching::{Batch, Batched, Taken};
 use crate::scoring::PictureFitter;
 
 /// How long one wait for a batch lasts, so that a new model is taken over on an idle line too.
@@ -70,13 +70,14 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
         Ok(maps) => maps.into_iter().map(Ok).collect(),
         Err(problem) => {
             tracing::warn!(frames = ready.len(), problem, "batch not scored: every frame is tried alone");
-            pictures.iter().map(|picture| run(active, &[*picture]).and_then(|maps| only(maps))).collect()
+            pictures.iter().map(|picture| run(active, &[*picture]).and_then(only)).collect()
         }
     };
     let scored = Instant::now();
     for ((one, _), maps) in ready.into_iter().zip(maps) {
         let manifest = active.manifest(&one.frame.camera);
-        let judged = maps.and_then(|maps| guarded(|| Ok::<_, String>(decide(&maps, manifest, one.frame.picture.size()))));
+        let judged =
+            maps.and_then(|maps| guarded(|| Ok::<_, String>(decide(&maps, manifest, one.frame.picture.size()))));
         let (outcome, map) = match judged {
             Ok(judged) => judged,
             Err(problem) => {
