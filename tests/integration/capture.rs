@@ -1,4 +1,5 @@
 //! Tests of capture: real GStreamer on pictures that the tests make.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +12,7 @@ use linegate::inspection::{Frame, NotInspected, PartSource, Size};
 use linegate::line::capture::{Capture, CaptureError, CaptureEvent, LaunchDescription};
 
 /// Longest that a test waits for one event: far more than any machine needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn camera(pipeline: &str, parameters: &str) -> CameraConfig {
     CameraConfig {
@@ -288,7 +289,8 @@ fn a_video_file_plays_and_keeps_every_frame() {
 fn a_launch_file_of_the_users_own_works() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("own.launch");
-    std::fs::write(&file, "# parameter count=3  frames\nvideotestsrc num-buffers={count} ! identity name=stamp").unwrap();
+    std::fs::write(&file, "# parameter count=3  frames\nvideotestsrc num-buffers={count} ! identity name=stamp")
+        .unwrap();
     let events = run_to_end(camera(file.to_str().unwrap(), ""));
     assert_eq!(frames(&events).len(), 3);
 }

@@ -187,16 +187,11 @@ mod imp {
             })
         }
 
-        fn change_state(
-            &self,
-            transition: gst::StateChange,
-        ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
             match transition {
                 gst::StateChange::PausedToPlaying => self.start()?,
                 gst::StateChange::PlayingToPaused => {
-                    if let Some((stop, _)) =
-                        self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
-                    {
+                    if let Some((stop, _)) = self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
                         stop.now();
                     }
                 }
@@ -294,13 +289,8 @@ mod imp {
 
     /// The format by the first bytes: names lie.
     fn format_of_bytes(bytes: &[u8]) -> Option<usize> {
-        const MAGIC: [(&[u8], usize); 5] = [
-            (b"\x89PNG\r\n\x1a\n", 0),
-            (b"\xff\xd8\xff", 1),
-            (b"BM", 2),
-            (b"II*\0", 3),
-            (b"MM\0*", 3),
-        ];
+        const MAGIC: [(&[u8], usize); 5] =
+            [(b"\x89PNG\r\n\x1a\n", 0), (b"\xff\xd8\xff", 1), (b"BM", 2), (b"II*\0", 3), (b"MM\0*", 3)];
         MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, format)| *format)
     }
 

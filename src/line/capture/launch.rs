@@ -85,8 +85,7 @@ impl LaunchDescription {
     /// not used or stands twice, or a placeholder inside quotes.
     pub fn parse(name: &str, text: &str) -> Result<Self, CaptureError> {
         let wrong = |problem: String| CaptureError::Description { name: name.into(), problem };
-        let (comments, lines): (Vec<_>, Vec<_>) =
-            text.lines().map(str::trim).partition(|line| line.starts_with('#'));
+        let (comments, lines): (Vec<_>, Vec<_>) = text.lines().map(str::trim).partition(|line| line.starts_with('#'));
         let body = lines.join(" ").trim().to_owned();
         if body.is_empty() {
             return Err(wrong("it describes no element".into()));
@@ -94,7 +93,8 @@ impl LaunchDescription {
         let mut parameters: Vec<Parameter> = Vec::new();
         for line in comments {
             let Some(declaration) = line.trim_start_matches('#').trim().strip_prefix("parameter ") else { continue };
-            let (head, meaning) = declaration.trim().split_once(char::is_whitespace).unwrap_or((declaration.trim(), ""));
+            let (head, meaning) =
+                declaration.trim().split_once(char::is_whitespace).unwrap_or((declaration.trim(), ""));
             let (key, default) = match head.split_once('=') {
                 Some((key, default)) => (key, Some(value_of(default))),
                 None => (head, None),
@@ -148,11 +148,8 @@ impl LaunchDescription {
     /// [`CaptureError::Parameter`] for a parameter that is missing, unknown, of a type without
     /// meaning here, or with characters that cannot be quoted; it lists what is taken.
     pub fn render(&self, values: &BTreeMap<String, toml::Value>) -> Result<String, CaptureError> {
-        let wrong = |problem: String| CaptureError::Parameter {
-            name: self.name.clone(),
-            problem,
-            takes: self.listing(),
-        };
+        let wrong =
+            |problem: String| CaptureError::Parameter { name: self.name.clone(), problem, takes: self.listing() };
         if let Some(key) = values.keys().find(|key| self.parameters.iter().all(|p| p.name != **key)) {
             return Err(wrong(format!("it takes no parameter `{key}`")));
         }

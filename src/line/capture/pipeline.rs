@@ -57,10 +57,8 @@ impl Plan {
     }
 
     fn parse(&self) -> Result<gst::Pipeline, CaptureError> {
-        let broken =
-            |source| CaptureError::Graph { camera: self.camera.to_string(), text: self.text.clone(), source };
-        let element =
-            gst::parse::launch_full(&self.text, None, gst::ParseFlags::FATAL_ERRORS).map_err(broken)?;
+        let broken = |source| CaptureError::Graph { camera: self.camera.to_string(), text: self.text.clone(), source };
+        let element = gst::parse::launch_full(&self.text, None, gst::ParseFlags::FATAL_ERRORS).map_err(broken)?;
         element.downcast().map_err(|_| {
             broken(gst::glib::Error::new(gst::ParseError::Empty, "it holds a single element, no pipeline"))
         })
@@ -69,15 +67,13 @@ impl Plan {
     /// Where frames are numbered and stamped.
     fn first_pads(&self, pipeline: &gst::Pipeline) -> Result<Vec<gst::Pad>, CaptureError> {
         let unclear = |problem: String| CaptureError::NoFirstPad { camera: self.camera.to_string(), problem };
-        let element = match pipeline.by_name("stamp") {
-            Some(element) => element,
-            None => {
-                let sources: Vec<_> = pipeline.iterate_sources().into_iter().filter_map(Result::ok).collect();
-                match <[gst::Element; 1]>::try_from(sources) {
-                    Ok([source]) => source,
-                    Err(sources) => return Err(unclear(format!("there are {} sources", sources.len()))),
-                }
-            }
+        let element = if let Some(element) = pipeline.by_name("stamp") {
+            element
+        } else {
+            let sources: Vec<_> = pipeline.iterate_sources().into_iter().filter_map(Result::ok).collect();
+            let [source] = <[gst::Element; 1]>::try_from(sources)
+                .map_err(|sources| unclear(format!("there are {} sources", sources.len())))?;
+            source
         };
         let pads = element.src_pads();
         if pads.is_empty() {
@@ -288,13 +284,16 @@ impl Feed {
 
 fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>) {
     let feed = feed.clone();
-    let kinds =
-        gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST | gst::PadProbeType::EVENT_DOWNSTREAM;
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(kinds, move |pad, info| {
         let media = || pad.current_caps().and_then(|caps| caps.structure(0).map(|s| s.name().to_string()));
         match &mut info.data {
             Some(gst::PadProbeData::Buffer(buffer)) => {
-                if feed.grab(media().as_deref(), buffer) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+                if feed.grab(media().as_deref(), buffer) {
+                    gst::PadProbeReturn::Ok
+                } else {
+                    gst::PadProbeReturn::Drop
+                }
             }
             Some(gst::PadProbeData::BufferList(list)) => {
                 let media = media();
