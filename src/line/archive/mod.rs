@@ -219,7 +219,7 @@ fn stem(decision: &Decision) -> Option<String> {
     if id.len() != 26 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) || decision.decided_us < 0 {
         return None;
     }
-    let day = jiff::Timestamp::from_microsecond(decision.decided_us).ok()?.to_zoned(jiff::tz::TimeZone::UTC).date();
+    let day = jiff::tz::Offset::UTC.to_datetime(jiff::Timestamp::from_microsecond(decision.decided_us).ok()?).date();
     Some(format!("{day}/{id}"))
 }
 
