@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::bundle::Bundle;
 use crate::registry::GateFigures;
@@ -22,7 +22,7 @@ pub(super) struct GateSet {
 impl GateSet {
     /// The test pictures of the gate set without those whose content is in `trained_on` (SHA-256)
     /// or among the known defects of one of the bundles.
-    pub(super) fn open(gate: &Path, trained_on: &BTreeSet<String>, bundles: &[&Bundle]) -> anyhow::Result<Self> {
+    pub(super) fn open(gate: &Path, trained_on: &BTreeSet<String>, bundles: &[Bundle]) -> anyhow::Result<Self> {
         let mut dataset = Dataset::open(gate, None).context("the gate set cannot be used")?;
         let known: BTreeSet<&str> = bundles
             .iter()
@@ -43,6 +43,20 @@ impl GateSet {
         }
         dataset.samples = kept;
         Ok(Self { dataset, left_out })
+    }
+
+    /// Says what is missing for a judgement.
+    pub(super) fn require_both_kinds(&self, gate: &Path) -> anyhow::Result<()> {
+        let (good, defective) = (self.dataset.test_good().len(), self.dataset.test_defects().len());
+        if good == 0 || defective == 0 {
+            bail!(
+                "{good} good and {defective} defective pictures are left under {}/test ({} left out because a model \
+                 was trained on them): at least one of each is needed to judge by",
+                gate.display(),
+                self.left_out.len()
+            );
+        }
+        Ok(())
     }
 
     /// What a bundle does on these pictures at its own boundary.

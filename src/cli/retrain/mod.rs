@@ -63,6 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if assembled.reviewed.is_empty() {
         warnings.push("nothing was reviewed: the challenger learns from the base set alone".into());
     }
+    GateSet::open(&retrain.gate, &assembled.hashes, champion.as_slice())?.require_both_kinds(&retrain.gate)?;
     let work = tempfile::tempdir().context("cannot make a temporary folder for the challenger")?;
     let options = TrainOptions {
         data: assembled.root().to_owned(),
@@ -112,8 +113,11 @@ fn promote(
     assembled: &Assembled,
     mut warnings: Vec<String>,
 ) -> anyhow::Result<Report> {
-    let bundles: Vec<&Bundle> = champion.into_iter().chain([challenger]).collect();
+    // First into safety: a challenger that cannot be judged today can be activated by hand.
+    let version = registry.add(&challenger.path)?;
+    let bundles: Vec<Bundle> = champion.into_iter().chain([challenger]).cloned().collect();
     let gate_set = GateSet::open(&retrain.gate, &assembled.hashes, &bundles)?;
+    gate_set.require_both_kinds(&retrain.gate)?;
     let session = session_options(&config.model);
     let champion = champion.map(|bundle| gate_set.judge(bundle, &session).map(|it| judged(bundle, it))).transpose()?;
     let challenger_judged = judged(challenger, gate_set.judge(challenger, &session)?);
@@ -122,7 +126,6 @@ fn promote(
         Some(champion) => gate(&champion.figures, &challenger_judged.figures, retrain.false_reject_slack),
         None => first_gate(&challenger_judged.figures),
     };
-    let version = registry.add(&challenger.path)?;
     if verdict.promote {
         registry.activate(&version, &format!("retrained: {}", verdict.reasons.join("; ")))?;
     }
