@@ -16,6 +16,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::ProviderName;
+use crate::scoring::{Provider, SessionOptions};
+
 /// A configuration file and the keys set over it.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfigArguments {
@@ -34,6 +37,21 @@ impl ConfigArguments {
     /// Every problem of the file and of what is set over it.
     pub(super) fn load(&self) -> Result<crate::config::Config, crate::config::ConfigError> {
         crate::config::Config::load_with(&self.config, &self.set)
+    }
+}
+
+/// How the configuration wants models to be opened.
+pub(super) fn session_options(model: &crate::config::ModelConfig) -> SessionOptions {
+    let provider = |name: &ProviderName| match name {
+        ProviderName::Tensorrt => Provider::Tensorrt,
+        ProviderName::Cuda => Provider::Cuda,
+        ProviderName::Openvino => Provider::Openvino,
+        ProviderName::Cpu => Provider::Cpu,
+    };
+    SessionOptions {
+        providers: model.providers.iter().map(provider).collect(),
+        required: model.required,
+        threads: model.threads,
     }
 }
 
