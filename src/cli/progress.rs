@@ -49,9 +49,9 @@ impl Progress for Bars {
         self.said.set(Instant::now());
         if self.terminal {
             let bar = ProgressBar::new(total);
-            if let Ok(style) = ProgressStyle::with_template(
-                "{prefix:20} [{bar:30}] {pos}/{len} {elapsed} elapsed, {eta} left  {msg}",
-            ) {
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:20} [{bar:30}] {pos}/{len} {elapsed} elapsed, {eta} left  {msg}")
+            {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_prefix(name.to_owned());
@@ -69,7 +69,8 @@ impl Progress for Bars {
         } else if self.said.get().elapsed() >= LINE_INTERVAL {
             self.said.set(Instant::now());
             let total = self.total.get();
-            let left = self.started.get().elapsed().as_secs_f64() * (total.saturating_sub(done)) as f64 / done.max(1) as f64;
+            let left =
+                self.started.get().elapsed().as_secs_f64() * (total.saturating_sub(done)) as f64 / done.max(1) as f64;
             eprintln!("{} {done}/{total}, {left:.0} s left  {note}", self.phase.borrow());
         }
     }

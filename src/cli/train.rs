@@ -35,7 +35,12 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Backbone: ONNX with a TOML of the same name beside it
-    #[arg(long, value_name = "FILE.onnx", default_value = ".runtime/efficientnet_lite0.onnx", env = "LINEGATE_BACKBONE")]
+    #[arg(
+        long,
+        value_name = "FILE.onnx",
+        default_value = ".runtime/efficientnet_lite0.onnx",
+        env = "LINEGATE_BACKBONE"
+    )]
     backbone: PathBuf,
     /// Starting point of the settings: fast, standard or paper
     #[arg(long, value_enum)]

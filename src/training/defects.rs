@@ -54,8 +54,7 @@ pub(super) fn find_regions(
         .iter_mut()
         .zip(&normals.levels)
         .map(|(fit, level)| {
-            let values: Vec<f64> =
-                (0..looked_at).flat_map(|p| fit.log_likelihood(level, p)).map(f64::from).collect();
+            let values: Vec<f64> = (0..looked_at).flat_map(|p| fit.log_likelihood(level, p)).map(f64::from).collect();
             let n = values.len().max(1) as f64;
             let mean = values.iter().sum::<f64>() / n;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
@@ -72,7 +71,8 @@ pub(super) fn find_regions(
             let strongest = map.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let mut mask = Mask::empty(size);
             for (i, flag) in mask.flags_mut().iter_mut().enumerate() {
-                let (row, column) = (i / size.width * grid.height / size.height, i % size.width * grid.width / size.width);
+                let (row, column) =
+                    (i / size.width * grid.height / size.height, i % size.width * grid.width / size.width);
                 let value = map[row * grid.width + column];
                 *flag = value > boundary || value >= strongest;
             }
@@ -104,7 +104,11 @@ pub(super) fn synthesise(
 
 /// The abnormal cells of one level: pictures `0..known.len()` of `bank` are the known defects,
 /// those behind them the made ones.
-pub(super) fn abnormal_cells<'a>(bank: &'a LevelBank, known: &[KnownDefect], made: &[(Picture, Mask)]) -> AbnormalCells<'a> {
+pub(super) fn abnormal_cells<'a>(
+    bank: &'a LevelBank,
+    known: &[KnownDefect],
+    made: &[(Picture, Mask)],
+) -> AbnormalCells<'a> {
     let grid = Size { width: bank.columns, height: bank.rows };
     let cells = |picture: usize, mask: &Mask| -> Vec<(u32, u32)> {
         let fitted = mask.fit(None, grid);
@@ -121,6 +125,8 @@ pub(super) fn abnormal_cells<'a>(bank: &'a LevelBank, known: &[KnownDefect], mad
 /// A few pictures with invented defects, to choose the minimum area by where nothing is known.
 pub(super) fn invent(normals: &[Picture], count: usize, rng: &mut impl Rng) -> Vec<Picture> {
     (0..count)
-        .filter_map(|_| Some(invent_defect(&normals[rng.random_range(0..normals.len().max(1))..].first()?.clone(), rng).0))
+        .filter_map(|_| {
+            Some(invent_defect(&normals[rng.random_range(0..normals.len().max(1))..].first()?.clone(), rng).0)
+        })
         .collect()
 }

@@ -10,7 +10,7 @@ use super::flow::FoldedFlow;
 use super::progress::Progress;
 use super::settings::Settings;
 use crate::bundle::{
-    Bundle, Calibration, CalibrationSet, ImageBoundary, LevelCalibration, LevelShape, Manifest, MODEL_FILE,
+    Bundle, Calibration, CalibrationSet, ImageBoundary, LevelCalibration, LevelShape, MODEL_FILE, Manifest,
 };
 use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture};
 use crate::scoring::{Model, Provider, SessionOptions};
@@ -23,13 +23,16 @@ const COMPARED: usize = 8;
 const BATCH: usize = 3;
 
 /// Folds every level's flow for its grid.
-pub(super) fn fold(fits: &[LevelFit], bank: &FeatureBank, statistics: &[ChannelStatistics], pooling: usize) -> Vec<FoldedFlow> {
+pub(super) fn fold(
+    fits: &[LevelFit],
+    bank: &FeatureBank,
+    statistics: &[ChannelStatistics],
+    pooling: usize,
+) -> Vec<FoldedFlow> {
     fits.iter()
         .zip(&bank.levels)
         .zip(statistics)
-        .map(|((fit, level), s)| {
-            FoldedFlow::fold(&fit.flow, level.rows, level.columns, pooling, &s.mean, &s.deviation)
-        })
+        .map(|((fit, level), s)| FoldedFlow::fold(&fit.flow, level.rows, level.columns, pooling, &s.mean, &s.deviation))
         .collect()
 }
 
@@ -57,8 +60,19 @@ pub(super) fn no_calibration(levels: usize, settings: &Settings) -> Calibration 
         levels: vec![level; levels],
         smoothing_sigma: settings.smoothing_sigma,
         minimum_area: 1,
-        image: ImageBoundary { normal: 0.0, abnormal: 0.0, suspect_rate: settings.suspect_rate, false_reject_rate: settings.false_reject_rate },
-        set: CalibrationSet { images: 0, groups: 0, false_reject_interval: [0.0, 1.0], warnings: Vec::new(), scores: Vec::new() },
+        image: ImageBoundary {
+            normal: 0.0,
+            abnormal: 0.0,
+            suspect_rate: settings.suspect_rate,
+            false_reject_rate: settings.false_reject_rate,
+        },
+        set: CalibrationSet {
+            images: 0,
+            groups: 0,
+            false_reject_interval: [0.0, 1.0],
+            warnings: Vec::new(),
+            scores: Vec::new(),
+        },
     }
 }
 
@@ -67,14 +81,22 @@ pub(super) fn load_exported(folder: &Path, manifest: &Manifest, threads: usize) 
     let bundle = Bundle {
         path: folder.to_owned(),
         manifest: manifest.clone(),
-        identity: ModelIdentity { name: manifest.name.clone(), version: manifest.version.clone(), sha256: String::new() },
+        identity: ModelIdentity {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            sha256: String::new(),
+        },
     };
     let options = SessionOptions { providers: vec![Provider::Cpu], required: true, threads };
     Ok(Model::load(&bundle, &options)?)
 }
 
 /// Scores pictures with the exported model.
-pub(super) fn score(model: &mut Model, pictures: &[&Picture], progress: &dyn Progress) -> Result<Vec<LogLikelihoodMaps>, TrainError> {
+pub(super) fn score(
+    model: &mut Model,
+    pictures: &[&Picture],
+    progress: &dyn Progress,
+) -> Result<Vec<LogLikelihoodMaps>, TrainError> {
     let mut maps = Vec::with_capacity(pictures.len());
     for batch in pictures.chunks(BATCH) {
         maps.extend(model.score(batch)?);
@@ -85,7 +107,12 @@ pub(super) fn score(model: &mut Model, pictures: &[&Picture], progress: &dyn Pro
 
 /// Largest difference between the exported model's maps and the trained flows on the first
 /// pictures of `bank`, nats per dimension; an error where it passes [`PARITY`].
-pub(super) fn compare(fits: &mut [LevelFit], bank: &FeatureBank, maps: &[LogLikelihoodMaps], folder: &Path) -> Result<f32, TrainError> {
+pub(super) fn compare(
+    fits: &mut [LevelFit],
+    bank: &FeatureBank,
+    maps: &[LogLikelihoodMaps],
+    folder: &Path,
+) -> Result<f32, TrainError> {
     let mut largest = 0.0f32;
     for (picture, maps) in maps.iter().take(COMPARED).enumerate() {
         for ((fit, level), map) in fits.iter_mut().zip(&bank.levels).zip(&maps.levels) {

@@ -262,9 +262,7 @@ fn known_defects(
         .zip(loaded)
         .map(|(sample, (picture, full))| {
             let mask = match &sample.mask {
-                Some(path) => {
-                    Some(load_mask(path, full)?.fit(preprocessing.region_of_interest, preprocessing.size))
-                }
+                Some(path) => Some(load_mask(path, full)?.fit(preprocessing.region_of_interest, preprocessing.size)),
                 None => None,
             };
             Ok(KnownDefect { weak: mask.is_none(), sample, picture, mask })

@@ -25,8 +25,8 @@ pub(super) struct Labels {
 impl Labels {
     /// Reads a CSV file with the header `part_id,label`.
     pub(super) fn read(file: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("labels {} cannot be read", file.display()))?;
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("labels {} cannot be read", file.display()))?;
         Self::parse(&text).with_context(|| format!("labels {} cannot be used", file.display()))
     }
 

@@ -138,7 +138,10 @@ impl Tally {
         };
         let mut lines = vec![
             String::new(),
-            format!("{:<8} {:>8} {:>8} {:>8} {:>8} {:>14}", "label", "parts", "accept", "reject", "suspect", "not inspected"),
+            format!(
+                "{:<8} {:>8} {:>8} {:>8} {:>8} {:>14}",
+                "label", "parts", "accept", "reject", "suspect", "not inspected"
+            ),
         ];
         for (name, counts) in [("good", self.labelled[0]), ("defect", self.labelled[1])] {
             let [accept, reject, suspect, not_inspected] = counts;
@@ -149,9 +152,21 @@ impl Tally {
         let suspects = self.labelled[0][2] + self.labelled[1][2];
         let missed = self.labelled[0][3] + self.labelled[1][3];
         lines.push(String::new());
-        lines.push(format!("escapes        {:>6} of {defect} defects ({})", self.labelled[1][0], share(self.labelled[1][0], defect)));
-        lines.push(format!("false rejects  {:>6} of {good} good ({})", self.labelled[0][1], share(self.labelled[0][1], good)));
-        lines.push(format!("suspects       {suspects:>6} of {} parts ({})", good + defect, share(suspects, good + defect)));
+        lines.push(format!(
+            "escapes        {:>6} of {defect} defects ({})",
+            self.labelled[1][0],
+            share(self.labelled[1][0], defect)
+        ));
+        lines.push(format!(
+            "false rejects  {:>6} of {good} good ({})",
+            self.labelled[0][1],
+            share(self.labelled[0][1], good)
+        ));
+        lines.push(format!(
+            "suspects       {suspects:>6} of {} parts ({})",
+            good + defect,
+            share(suspects, good + defect)
+        ));
         lines.push(format!("not inspected  {missed:>6} of {} parts ({})", good + defect, share(missed, good + defect)));
         if self.unlabelled > 0 {
             lines.push(format!("without label  {:>6}", self.unlabelled));

@@ -37,8 +37,7 @@ pub(super) fn frame(
     map: Option<&AnomalyMap>,
 ) -> Result<u64, ArchiveError> {
     let encode = |picture: &Picture| {
-        encode_png(picture)
-            .map_err(|source| ArchiveError::Encode { result_id: decision.result_id.clone(), source })
+        encode_png(picture).map_err(|source| ArchiveError::Encode { result_id: decision.result_id.clone(), source })
     };
     let mut files = vec![(IMAGE, encode(frame)?)];
     if let Some(map) = map {

@@ -69,8 +69,7 @@ impl Store {
             Ok(connection) => connection,
             Err(Unfit::Database(source)) => return Err(database_error(source)),
             Err(Unfit::SetAside(reason)) => {
-                let aside =
-                    set_aside(file).map_err(|source| OutboxError::Open { file: file.to_path_buf(), source })?;
+                let aside = set_aside(file).map_err(|source| OutboxError::Open { file: file.to_path_buf(), source })?;
                 tracing::error!(
                     file = %file.display(), aside = %aside.display(), reason,
                     "outbox was damaged or not ours and has been set aside; decisions in it were not published"

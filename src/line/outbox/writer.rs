@@ -49,8 +49,7 @@ impl Writer {
         let gauges = Arc::new(Gauges::default());
         publish_gauges(&store, &gauges);
         let shared = Arc::clone(&gauges);
-        let thread =
-            std::thread::Builder::new().name("outbox".into()).spawn(move || run(store, &receiver, &shared))?;
+        let thread = std::thread::Builder::new().name("outbox".into()).spawn(move || run(store, &receiver, &shared))?;
         Ok(Self { commands: Some(commands), gauges, thread: Some(thread) })
     }
 

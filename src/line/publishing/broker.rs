@@ -35,9 +35,8 @@ impl EmbeddedBroker {
     /// Starts the broker on `listen`; port 0 takes any free one. With credentials, every client
     /// must present them. Returns when it answers connections.
     pub(super) fn start(listen: &str, credentials: Option<&Credentials>) -> Result<Self, PublishingError> {
-        let wished: SocketAddr = listen
-            .parse()
-            .map_err(|source| PublishingError::ListenAddress { listen: listen.to_owned(), source })?;
+        let wished: SocketAddr =
+            listen.parse().map_err(|source| PublishingError::ListenAddress { listen: listen.to_owned(), source })?;
         // rumqttd binds by itself, reports a taken port only in its log and no chosen port at all:
         // so the port is taken first, by us, and freed again.
         let listen_error = |source| PublishingError::Listen { listen: wished, source };

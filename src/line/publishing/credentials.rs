@@ -76,8 +76,11 @@ pub(super) fn transport(tls: Option<&Tls>) -> Result<Transport, PublishingError>
 
 /// First line of a file, without its end.
 pub(super) fn first_line(what: &'static str, file: &Path) -> Result<String, PublishingError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| PublishingError::Secret { what, file: file.to_path_buf(), source })?;
+    let text = std::fs::read_to_string(file).map_err(|source| PublishingError::Secret {
+        what,
+        file: file.to_path_buf(),
+        source,
+    })?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 

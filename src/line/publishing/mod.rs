@@ -129,10 +129,8 @@ impl Delivery {
         address: (String, u16),
     ) -> Result<Self, PublishingError> {
         let shared = Arc::new(Shared::default());
-        let speaker =
-            session::Speaker::new(Arc::clone(&shared), outbox.clone(), topics, boot_id.to_owned(), expiry_s);
-        let thread =
-            driver::start(options, speaker).map_err(|source| PublishingError::Thread { source })?;
+        let speaker = session::Speaker::new(Arc::clone(&shared), outbox.clone(), topics, boot_id.to_owned(), expiry_s);
+        let thread = driver::start(options, speaker).map_err(|source| PublishingError::Thread { source })?;
         Ok(Self { thread: Some(thread), broker, shared, outbox, address })
     }
 

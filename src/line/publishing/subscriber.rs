@@ -115,11 +115,9 @@ impl Subscriber {
             };
             client.set_credentials(username, password);
         }
-        let filters =
-            topics::filters(options.site.as_deref(), options.line.as_deref(), options.station.as_deref());
+        let filters = topics::filters(options.site.as_deref(), options.line.as_deref(), options.station.as_deref());
         let thread_error = |source| PublishingError::Thread { source };
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread_error)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread_error)?;
         let (sender, observations) = sync_channel(QUEUE);
         let ending = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ending);
@@ -204,12 +202,7 @@ async fn follow(
 }
 
 /// Passes an event on; `false` when nobody listens any more.
-fn take(
-    client: &AsyncClient,
-    filters: &[String],
-    event: Event,
-    observations: &SyncSender<Observation>,
-) -> bool {
+fn take(client: &AsyncClient, filters: &[String], event: Event, observations: &SyncSender<Observation>) -> bool {
     let observation = match event {
         Event::Incoming(Packet::ConnAck(_)) => {
             let filters = filters.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));

@@ -120,9 +120,15 @@ mod tests {
 
     #[test]
     fn replies_never_go_where_the_station_itself_speaks() {
-        for forbidden in
-            ["", "a/+", "a/#", "$SYS/x", "linegate/v1/s/l/t/front/decision", "linegate/v1/s/l/t/cmd/ping", "linegate/v1/s/l/t"]
-        {
+        for forbidden in [
+            "",
+            "a/+",
+            "a/#",
+            "$SYS/x",
+            "linegate/v1/s/l/t/front/decision",
+            "linegate/v1/s/l/t/cmd/ping",
+            "linegate/v1/s/l/t",
+        ] {
             assert!(!topics().may_reply_to(forbidden), "{forbidden}");
         }
         for allowed in ["answers/1", "linegate/v1/s/l/t/reply/1", "linegate/v1/s/l/t2/x"] {

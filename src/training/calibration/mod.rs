@@ -117,7 +117,17 @@ fn separation(normals: &[f32], defects: &[f32]) -> f64 {
     }
     let above: f64 = defects
         .iter()
-        .flat_map(|d| normals.iter().map(move |n| if d > n { 1.0 } else if d == n { 0.5 } else { 0.0 }))
+        .flat_map(|d| {
+            normals.iter().map(move |n| {
+                if d > n {
+                    1.0
+                } else if d == n {
+                    0.5
+                } else {
+                    0.0
+                }
+            })
+        })
         .sum();
     above / pairs
 }

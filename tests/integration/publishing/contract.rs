@@ -59,9 +59,13 @@ fn a_real_subscriber_gets_schema_valid_messages_with_the_promised_properties() {
     assert_eq!(listener.wait_on("/availability", 1)[0].payload, "online");
 
     let late = Listener::start(broker.port, "linegate/v1/#", &[]);
-    for (ending, expected) in
-        [("/front/last", "reject"), ("/back/last", "not_inspected"), ("/state", "executing"), ("/model", "plate"), ("/availability", "online")]
-    {
+    for (ending, expected) in [
+        ("/front/last", "reject"),
+        ("/back/last", "not_inspected"),
+        ("/state", "executing"),
+        ("/model", "plate"),
+        ("/availability", "online"),
+    ] {
         let retained = late.wait_on(ending, 1);
         assert!(retained[0].retained && retained[0].payload.contains(expected), "{retained:?}");
     }
