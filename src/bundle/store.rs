@@ -171,7 +171,7 @@ impl Manifest {
     fn verify(&self) -> Result<(), String> {
         let size = self.preprocessing.size;
         let finite = |what: &str, v: f32| if v.is_finite() { Ok(()) } else { Err(format!("{what} is {v}")) };
-        if size.width == 0 || size.height == 0 || size.width % 16 != 0 || size.height % 16 != 0 {
+        if size.width == 0 || size.height == 0 || !size.width.is_multiple_of(16) || !size.height.is_multiple_of(16) {
             return Err(format!("the model size {size} is not a multiple of 16"));
         }
         if self.levels.is_empty() || self.levels.len() != self.calibration.levels.len() {

@@ -99,7 +99,7 @@ pub(super) fn load<T: DeserializeOwned>(
     // table and the structs, which a test excludes; it is said all the same.
     ::config::Config::try_from(&root.to_value())
         .and_then(::config::Config::try_deserialize)
-        .map_err(|error| invalid(vec![sources.problem(place, &error.to_string(), None)]))
+        .map_err(|error| invalid(vec![sources.problem(place, error.to_string(), None)]))
 }
 
 fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Problem {

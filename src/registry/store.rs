@@ -286,14 +286,26 @@ impl Registry {
     }
 
     /// Holds the registry against other programs until it is dropped.
-    fn lock(&self) -> Result<File, RegistryError> {
+    fn lock(&self) -> Result<Held, RegistryError> {
         let path = self.root.join(LOCK);
         let file =
             OpenOptions::new().create(true).append(true).open(&path).map_err(io(&path, "open it for writing"))?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(Held(file)),
             Err(fs::TryLockError::WouldBlock) => Err(RegistryError::Locked { path }),
             Err(fs::TryLockError::Error(source)) => Err(io(&path, "lock it")(source)),
+        }
+    }
+}
+
+/// The lock, held until it is dropped. Unlocked by name: closing alone would leave it to a child
+/// process that was forked in between and has not started its program yet.
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the registry's lock was not given back");
         }
     }
 }

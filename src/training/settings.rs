@@ -134,7 +134,7 @@ impl Settings {
             }
         };
         let size = self.size;
-        let sized = |v: usize| v % 16 == 0 && (32..=4096).contains(&v);
+        let sized = |v: usize| v.is_multiple_of(16) && (32..=4096).contains(&v);
         check(
             sized(size.width) && sized(size.height),
             format!("image size {size}: width and height must be multiples of 16 from 32 to 4096"),

@@ -77,6 +77,19 @@ pub struct Waiting {
     pub decision: Decision,
 }
 
+/// The queue's lock, held until it is dropped. Unlocked by name: closing alone would leave it to a
+/// child process that was forked in between and has not started its program yet.
+#[derive(Debug)]
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the outbox's lock was not given back");
+        }
+    }
+}
+
 /// The queue of unacknowledged decisions; cheap to clone, shared between threads. The file is
 /// released when the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -84,7 +97,7 @@ pub struct Outbox {
     // Order matters at drop: the writer ends before the lock is released.
     writer: Arc<Writer>,
     reader: Arc<Mutex<Connection>>,
-    _lock: Arc<File>,
+    _lock: Arc<Held>,
 }
 
 impl Outbox {
@@ -110,7 +123,7 @@ impl Outbox {
         let reader =
             store::open_reader(file).map_err(|source| OutboxError::Database { file: file.to_path_buf(), source })?;
         let writer = Writer::start(store).map_err(io_error)?;
-        Ok(Self { writer: Arc::new(writer), reader: Arc::new(Mutex::new(reader)), _lock: Arc::new(lock) })
+        Ok(Self { writer: Arc::new(writer), reader: Arc::new(Mutex::new(reader)), _lock: Arc::new(Held(lock)) })
     }
 
     /// Appends a decision and returns its row once it is committed. Calls from several threads

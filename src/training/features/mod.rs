@@ -58,7 +58,9 @@ impl LevelBank {
                     }
                 }
                 if count > 1.0 {
-                    cell.iter_mut().for_each(|v| *v /= count);
+                    for v in cell {
+                        *v /= count;
+                    }
                 }
             }
         }

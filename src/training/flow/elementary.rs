@@ -2,8 +2,7 @@
 //! vector code; the C library's are calls, one value each.
 
 /// `e^x` to about 2e-7 relative for |x| <= 80, clamped beyond.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "a call would keep the loops around it from being vectorised")]
+#[inline]
 pub(super) fn exp(x: f32) -> f32 {
     // Cody-Waite: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by a polynomial, 2^n by exponent bits.
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -24,8 +23,7 @@ pub(super) fn exp(x: f32) -> f32 {
 }
 
 /// `tanh(x)`, within 2e-7.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "a call would keep the loops around it from being vectorised")]
+#[inline]
 pub(super) fn tanh(x: f32) -> f32 {
     1.0 - 2.0 / (exp(2.0 * x.clamp(-15.0, 15.0)) + 1.0)
 }

@@ -27,7 +27,7 @@ fn commands_are_answered_to_the_requester_and_wrong_ones_get_an_error() {
     let unknown = ask(broker.port, "reboot", b"{}");
     assert!(!unknown.ok && unknown.error.unwrap().contains("unknown"));
     let large = ask(broker.port, "ping", &vec![b'x'; 70_000]);
-    assert!(!large.ok && large.error.unwrap().contains("65536"));
+    assert!(!large.ok && large.error.as_ref().is_some_and(|text| text.contains("65536")), "{large:?}");
 
     // A reply must not be mistaken for what the station itself says.
     let topic = "linegate/v1/plant/line-1/cell/cmd/ping";

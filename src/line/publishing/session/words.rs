@@ -28,7 +28,7 @@ impl Session<'_> {
         }
     }
 
-    fn say_json(&mut self, topic: String, message: &impl Serialize) {
+    pub(super) fn say_json(&mut self, topic: String, message: &impl Serialize) {
         match serde_json::to_vec(message) {
             Ok(payload) => self.say(topic, payload),
             Err(error) => tracing::error!(%error, topic, "message cannot be written as JSON"),
@@ -36,7 +36,7 @@ impl Session<'_> {
     }
 
     /// Publishes a retained message that is not a decision.
-    fn say(&mut self, topic: String, payload: Vec<u8>) {
+    pub(super) fn say(&mut self, topic: String, payload: Vec<u8>) {
         match self.client.try_publish(topic, QoS::AtLeastOnce, true, payload) {
             Ok(()) => self.handed.push_back(Sent::Word),
             Err(error) => tracing::warn!(%error, "message could not be handed to the client"),
