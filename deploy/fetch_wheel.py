@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -172,6 +173,8 @@ def parse(arguments):
 def main():
     """Fetches, says in one line what was done, exits 1 on failure."""
     arguments = parse(sys.argv[1:])
+    # A kill unwinds like any failure, so that pip ends and the work folder goes, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         fetched = fetch(arguments)
     except (FetchError, OSError, zipfile.BadZipFile) as error:

@@ -11,7 +11,8 @@ who labelled were unsure of is left out. OUT_DIR gets
   data/test/good/        for `linegate evaluate`
   data/test/defective/   the same; training takes its few known defects from here
   line/part-NNNN.png     what comes down the line, good and defective mixed
-  line/labels.csv        part_id,label with label good or defective
+  line/labels.csv        part_id,label: the file's name (which a folder camera gives as the part's
+                         identity), good or defect
 
 No picture is in two of them. The split is drawn by a hash of the path, so it is the same on every
 machine; a folder that was laid out by the same plan from the same pictures is left alone.
@@ -31,7 +32,9 @@ TEST_DEFECTIVE = 100
 LINE_GOOD = 120
 LINE_DEFECTIVE = 120
 
-PLAN = f"2 {TRAIN_GOOD} {TEST_GOOD} {TEST_DEFECTIVE} {LINE_GOOD} {LINE_DEFECTIVE}"
+# Raised when what is written changes otherwise, so that an older layout is made again.
+LAYOUT = 3
+PLAN = f"{LAYOUT} {TRAIN_GOOD} {TEST_GOOD} {TEST_DEFECTIVE} {LINE_GOOD} {LINE_DEFECTIVE}"
 
 
 class LayoutError(Exception):
@@ -85,7 +88,7 @@ def lay_out(source, out):
     """Writes everything below a new, empty folder."""
     kinds = read_labels(source / "labels.csv")
     line = [(path, "good") for path in take(kinds["good"], LINE_GOOD, "the line's good parts")]
-    line += [(path, "defective") for path in take(kinds["defective"], LINE_DEFECTIVE, "the line's defective parts")]
+    line += [(path, "defect") for path in take(kinds["defective"], LINE_DEFECTIVE, "the line's defective parts")]
     copy_all(source, take(kinds["good"], TRAIN_GOOD, "training"), out / "data/train/good")
     copy_all(source, take(kinds["good"], TEST_GOOD, "the good test set"), out / "data/test/good")
     copy_all(source, take(kinds["defective"], TEST_DEFECTIVE, "the defective test set"), out / "data/test/defective")
@@ -94,8 +97,8 @@ def lay_out(source, out):
     (out / "line").mkdir()
     rows = ["part_id,label"]
     for number, (path, label) in enumerate(line, start=1):
-        name = f"part-{number:04d}"
-        shutil.copyfile(source / path, out / "line" / f"{name}.png")
+        name = f"part-{number:04d}.png"
+        shutil.copyfile(source / path, out / "line" / name)
         rows.append(f"{name},{label}")
     (out / "line/labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (out / "plan").write_text(PLAN + "\n", encoding="utf-8")

@@ -32,8 +32,10 @@ done
 timed "format" cargo fmt --check
 timed "lints" cargo clippy --all-targets --locked -- -D warnings
 timed "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
-# The development build, which the tests run anyway, also makes the backbone: no release build here.
-timed "build" deploy/setup.sh --no-packages --profile dev
+# What the tests are built from also makes the backbone. A plain `cargo build` here would compile the
+# dependencies a second time, because the tests' own libraries switch other features of them on.
+timed "build" cargo test --locked --no-run
+timed "backbone" deploy/setup.sh --no-packages --no-build --profile dev
 timed "tests" cargo test --locked
 
 step "All checks passed in $(duration "$SECONDS")"

@@ -4,6 +4,7 @@ mod backbone;
 mod check;
 mod evaluate;
 mod models;
+mod progress;
 mod retrain;
 mod run;
 mod schema;
@@ -15,12 +16,63 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::ProviderName;
+use crate::scoring::{Provider, SessionOptions};
+
+/// A configuration file and the keys set over it.
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfigArguments {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: std::path::PathBuf,
+    /// Set a key over the file, such as mqtt.keep_alive_s=5 or camera.0.deadline_ms=100
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+}
+
+impl ConfigArguments {
+    /// Loads the configuration with everything set over it.
+    ///
+    /// # Errors
+    /// Every problem of the file and of what is set over it.
+    pub(super) fn load(&self) -> Result<crate::config::Config, crate::config::ConfigError> {
+        crate::config::Config::load_with(&self.config, &self.set)
+    }
+}
+
+/// How the configuration wants models to be opened.
+pub(super) fn session_options(model: &crate::config::ModelConfig) -> SessionOptions {
+    let provider = |name: &ProviderName| match name {
+        ProviderName::Tensorrt => Provider::Tensorrt,
+        ProviderName::Cuda => Provider::Cuda,
+        ProviderName::Openvino => Provider::Openvino,
+        ProviderName::Cpu => Provider::Cpu,
+    };
+    SessionOptions {
+        providers: model.providers.iter().map(provider).collect(),
+        required: model.required,
+        threads: model.threads,
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
 /// Exit code for usage and configuration errors; failures exit with 1.
 pub const EXIT_USAGE: u8 = 2;
 
 #[derive(Debug, Parser)]
 #[command(name = "linegate", version, about, propagate_version = true)]
 struct Cli {
+    /// Log level of this program (error, warn, info, debug, trace), or a filter such as
+    /// `linegate::line=debug`; LINEGATE_LOG sets it too
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Logging")]
+    log_level: Option<String>,
+    /// Log as JSON, one object a line
+    #[arg(long, global = true, help_heading = "Logging")]
+    log_json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -52,6 +104,10 @@ enum Command {
 /// Parses the arguments, runs the subcommand and reports its error with every cause.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(error) = crate::telemetry::init(cli.log_json, cli.log_level.as_deref()) {
+        eprintln!("error: {:#}", anyhow::Error::from(error));
+        return ExitCode::from(EXIT_USAGE);
+    }
     let result = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

@@ -2,11 +2,42 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+use clap::ValueEnum;
+
+use crate::line::publishing::{Message, schema};
+
 /// Arguments of `linegate schema`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// The message
+    #[arg(value_enum)]
+    message: Name,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Name {
+    /// On `{camera}/decision` and `{camera}/last`
+    Decision,
+    /// On `state`
+    State,
+    /// On `model`
+    Model,
+    /// On `stats`
+    Stats,
+    /// The reply to a command
+    Reply,
+}
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let _ = arguments;
-    unimplemented!()
+    let message = match arguments.message {
+        Name::Decision => Message::Decision,
+        Name::State => Message::State,
+        Name::Model => Message::Model,
+        Name::Stats => Message::Stats,
+        Name::Reply => Message::Reply,
+    };
+    let text = serde_json::to_string_pretty(&schema(message)).context("the schema cannot be written as JSON")?;
+    println!("{text}");
+    Ok(ExitCode::SUCCESS)
 }

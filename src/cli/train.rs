@@ -1,12 +1,208 @@
 //! `linegate train`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-/// Arguments of `linegate train`.
+use anyhow::Context;
+use clap::ValueEnum;
+
+use super::progress::Bars;
+use crate::bundle::Bundle;
+use crate::config::{Preset, TrainingConfig, parse_size};
+use crate::inspection::{Rectangle, Size};
+use crate::scoring;
+use crate::training::settings::Settings;
+use crate::training::{TrainOptions, train};
+
+/// Fit BGAD on a data set and export it as a bundle
+///
+/// The data set has MVTec layout: train/good (normals; a share is held out for calibration),
+/// optionally train/DEFECT (known defects), test/good, test/DEFECT and
+/// ground_truth/DEFECT/NAME_mask.png. png, jpeg, bmp and tiff, grey or colour, 8 or 16 bit, any
+/// sizes. Defects without a mask are used weakly: their region is found by the model trained so
+/// far.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// Data set in MVTec layout
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where the bundle shall stand; an older one there is replaced in one step
+    #[arg(long, value_name = "BUNDLE")]
+    out: PathBuf,
+    /// Training configuration (TOML); flags below override it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Backbone: ONNX with a TOML of the same name beside it
+    #[arg(
+        long,
+        value_name = "FILE.onnx",
+        default_value = ".runtime/efficientnet_lite0.onnx",
+        env = "LINEGATE_BACKBONE"
+    )]
+    backbone: PathBuf,
+    /// Starting point of the settings: fast, standard or paper
+    #[arg(long, value_enum)]
+    preset: Option<PresetName>,
+    /// Known defects to take from the test folders, evenly over types; evaluation leaves them out
+    #[arg(long, value_name = "N")]
+    defects: Option<usize>,
+    /// Make defects up where none are known
+    #[arg(long)]
+    synthetic: bool,
+    /// Which pictures show the same part (columns path,group): groups are never split
+    #[arg(long, value_name = "FILE.csv")]
+    groups: Option<PathBuf>,
+    /// Model input size: one number for a square, or WxH; multiples of 16
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    image_size: Option<Size>,
+    /// Region of interest in pixels of the full pictures
+    #[arg(long, value_name = "X,Y,W,H", value_parser = parse_region)]
+    region: Option<Rectangle>,
+    /// Seed of every random choice: same seed and threads, same model
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Training threads; 0 is one per core
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Steps per level, in place of the preset's
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Name of the bundle; without it the data folder's
+    #[arg(long)]
+    name: Option<String>,
+    /// Print the manifest's summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PresetName {
+    /// A quarter of standard's steps
+    Fast,
+    /// The default
+    Standard,
+    /// The authors' schedule: 200 passes over every pixel; hours
+    Paper,
+}
+
+impl From<PresetName> for Preset {
+    fn from(name: PresetName) -> Self {
+        match name {
+            PresetName::Fast => Self::Fast,
+            PresetName::Standard => Self::Standard,
+            PresetName::Paper => Self::Paper,
+        }
+    }
+}
+
+fn parse_region(text: &str) -> Result<Rectangle, String> {
+    let numbers: Vec<usize> = text
+        .split(',')
+        .map(|part| part.trim().parse().map_err(|_| format!("`{part}` is not a number of pixels")))
+        .collect::<Result<_, _>>()?;
+    match numbers[..] {
+        [x, y, width, height] if width > 0 && height > 0 => Ok(Rectangle { x, y, width, height }),
+        _ => Err("four numbers are needed: x,y,width,height, the last two above 0".into()),
+    }
+}
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let _ = arguments;
-    unimplemented!()
+    let settings = settings(arguments)?;
+    scoring::initialise(None)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // A second one ends the program at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
+    }
+    let options = TrainOptions {
+        data: arguments.data.clone(),
+        groups: arguments.groups.clone(),
+        out: arguments.out.clone(),
+        backbone: arguments.backbone.clone(),
+        name: arguments.name.clone(),
+        settings,
+    };
+    let bundle = train(&options, &Bars::new(), &stop)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&summary(&bundle))?);
+    } else {
+        print_summary(&bundle);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
+    let mut config = match &arguments.config {
+        Some(path) => TrainingConfig::load(path)?,
+        None => TrainingConfig::default(),
+    };
+    config.preset = arguments.preset.map(Preset::from).or(config.preset);
+    config.defects = arguments.defects.or(config.defects);
+    config.image_size = arguments.image_size.or(config.image_size);
+    config.seed = arguments.seed.or(config.seed);
+    config.threads = arguments.threads.or(config.threads);
+    config.steps = arguments.steps.or(config.steps);
+    if arguments.synthetic {
+        config.synthetic = Some(true);
+    }
+    Ok(Settings { region_of_interest: arguments.region, ..Settings::from_config(&config) })
+}
+
+fn summary(bundle: &Bundle) -> serde_json::Value {
+    let manifest = &bundle.manifest;
+    let provenance = &manifest.provenance;
+    serde_json::json!({
+        "bundle": bundle.path,
+        "name": manifest.name,
+        "version": manifest.version,
+        "training_images": provenance.training_images,
+        "calibration_images": manifest.calibration.set.images,
+        "known_defects": provenance.known_defects,
+        "image_boundary": manifest.calibration.image,
+        "minimum_area": manifest.calibration.minimum_area,
+        "false_reject_interval": manifest.calibration.set.false_reject_interval,
+        "warnings": manifest.calibration.set.warnings,
+        "export_difference": provenance.export_difference,
+        "phases": provenance.phases,
+        "cpu_seconds": provenance.phases.iter().map(|p| p.cpu_seconds).sum::<f64>(),
+        "wall_seconds": provenance.phases.iter().map(|p| p.wall_seconds).sum::<f64>(),
+        "peak_memory_mib": provenance.peak_memory_mib,
+    })
+}
+
+fn print_summary(bundle: &Bundle) {
+    let manifest = &bundle.manifest;
+    let provenance = &manifest.provenance;
+    let set = &manifest.calibration.set;
+    println!("bundle      {} ({} {})", bundle.path.display(), manifest.name, manifest.version);
+    println!(
+        "learned     {} normals, {} known defects; {} held-out normals calibrate",
+        provenance.training_images,
+        provenance.known_defects.len(),
+        set.images
+    );
+    let image = &manifest.calibration.image;
+    println!(
+        "boundary    suspect above {:.3}, reject above {:.3}; smallest region {} cells",
+        image.normal, image.abnormal, manifest.calibration.minimum_area
+    );
+    println!(
+        "false rejects on held-out normals: 95 % interval {:.1} % to {:.1} % (wished {} %)",
+        set.false_reject_interval[0] * 100.0,
+        set.false_reject_interval[1] * 100.0,
+        image.false_reject_rate * 100.0
+    );
+    println!("export      differs from the trained flow by at most {:.1e} nats", provenance.export_difference);
+    for phase in &provenance.phases {
+        println!("  {:30} {:8.1} CPU s {:8.1} s", phase.name, phase.cpu_seconds, phase.wall_seconds);
+    }
+    println!(
+        "cost        {:.1} CPU s, {:.1} s, peak memory {:.0} MiB",
+        provenance.phases.iter().map(|p| p.cpu_seconds).sum::<f64>(),
+        provenance.phases.iter().map(|p| p.wall_seconds).sum::<f64>(),
+        provenance.peak_memory_mib
+    );
 }

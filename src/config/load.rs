@@ -1,8 +1,9 @@
 //! Defaults < file < environment < flags, checked as one tree.
 //!
-//! The layering is done here and not by a library, because such libraries forget where a value was
-//! written; here a bad value in the environment is shown with its variable, like one in the file
-//! with its line. Defaults are those of the structs.
+//! The layers are merged here, in a tree that remembers where each value was written: so a bad value
+//! in the environment is shown with its variable, like one in the file with its line. The `config`
+//! crate, which forgets such places, only turns the merged and checked tree into the structs, whose
+//! defaults it takes.
 
 use std::fs::File;
 use std::io::Read;
@@ -77,6 +78,8 @@ pub(super) fn load<T: DeserializeOwned>(
         sort(&mut problems);
         invalid(problems)
     })?;
+    let folder = std::path::absolute(path).map_err(read)?.parent().map_or_else(PathBuf::new, Path::to_owned);
+    let place = root.at;
     let mut problems = Vec::new();
     for o in overrides {
         if let Err(problem) = sources.set(&mut root, keys, o.origin, o.shown.clone(), &o.path, &o.text) {
@@ -91,12 +94,12 @@ pub(super) fn load<T: DeserializeOwned>(
     if !found.is_empty() {
         return Err(invalid(found));
     }
-    let folder = std::path::absolute(path).map_err(read)?.parent().map_or_else(PathBuf::new, Path::to_owned);
-    let place = root.at;
     resolve(&mut root, Kind::Table(keys), &folder);
-    // The table of keys has let everything through: what serde still refuses is a gap between the
-    // two, which a test excludes; it is said all the same.
-    T::deserialize(root.to_value()).map_err(|error| invalid(vec![sources.problem(place, error.message(), None)]))
+    // The table of keys has let everything through: what is still refused is a gap between the
+    // table and the structs, which a test excludes; it is said all the same.
+    ::config::Config::try_from(&root.to_value())
+        .and_then(::config::Config::try_deserialize)
+        .map_err(|error| invalid(vec![sources.problem(place, &error.to_string(), None)]))
 }
 
 fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Problem {
@@ -126,6 +129,16 @@ fn resolve(node: &mut Node, kind: Kind, folder: &Path) {
             for entry in entries {
                 if let Some(key) = keys.iter().find(|key| key.name == entry.name) {
                     resolve(&mut entry.value, key.kind, folder);
+                }
+            }
+        }
+        // Of a pipeline's parameters, `location` is the one that may be a file: not so an address.
+        (Data::Table(entries), Kind::Free) => {
+            for entry in entries.iter_mut().filter(|entry| entry.name == "location") {
+                if let Data::Text(text) = &mut entry.value.data
+                    && !text.contains("://")
+                {
+                    *text = folder.join(&*text).to_string_lossy().into_owned();
                 }
             }
         }

@@ -143,7 +143,8 @@ pub struct CameraConfig {
     /// Launch description: a name from the pipelines folder (`folder`, `file`, `test`, `v4l2`,
     /// `rtsp`, `genicam`) or a path to a `.launch` file.
     pub pipeline: String,
-    /// Values for the `{placeholders}` of the launch description.
+    /// Values for the `{placeholders}` of the launch description. `location` is a path, relative to
+    /// the configuration file's folder, unless it has `://`.
     #[serde(default)]
     pub parameters: BTreeMap<String, toml::Value>,
     /// How long after capture a decision is useful, 1 to 3600000; none means always.

@@ -20,6 +20,17 @@ pub enum Preset {
     Paper,
 }
 
+impl Preset {
+    /// The name used in files and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Standard => "standard",
+            Self::Paper => "paper",
+        }
+    }
+}
+
 /// Everything that `linegate train --config` reads. A key that is absent leaves the preset's value.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -5,3 +5,4 @@ pub mod batching;
 pub mod capture;
 pub mod outbox;
 pub mod publishing;
+pub mod topology;

@@ -3,10 +3,18 @@
 pub mod calibration;
 mod cost;
 pub mod dataset;
+mod defects;
 pub mod evaluation;
 pub mod export;
 pub mod features;
+mod finish;
 pub mod fit;
 pub mod flow;
+mod gather;
+mod progress;
 pub mod settings;
 pub mod synthesis;
+mod train;
+
+pub use progress::{Progress, Silent};
+pub use train::{TrainError, TrainOptions, train};

@@ -2,33 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Preset, TrainingConfig};
 use crate::inspection::{Rectangle, Size};
-
-/// A named set of defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Preset {
-    /// A quarter of `standard`'s steps.
-    Fast,
-    /// The default.
-    Standard,
-    /// The authors' schedule: 25 × 8 passes over every pixel, rate 2e-4, batches of 4096.
-    Paper,
-}
-
-impl Preset {
-    /// All presets.
-    pub const ALL: [Self; 3] = [Self::Fast, Self::Standard, Self::Paper];
-
-    /// Its name on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fast => "fast",
-            Self::Standard => "standard",
-            Self::Paper => "paper",
-        }
-    }
-}
 
 /// Every setting of training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,6 +98,30 @@ impl Settings {
                 pooling: 1,
                 ..standard
             },
+        }
+    }
+
+    /// The preset that a configuration names (`standard` without one), changed by its other keys.
+    pub fn from_config(config: &TrainingConfig) -> Self {
+        let preset = Self::preset(config.preset.unwrap_or(Preset::Standard));
+        Self {
+            size: config.image_size.unwrap_or(preset.size),
+            defects: config.defects.unwrap_or(preset.defects),
+            seed: config.seed.unwrap_or(preset.seed),
+            threads: config.threads.filter(|&threads| threads > 0).unwrap_or(preset.threads),
+            boundary_quantile: config.boundary_quantile.map_or(preset.boundary_quantile, |v| v as f32),
+            margin: config.margin.map_or(preset.margin, |v| v as f32),
+            steps: config.steps.or(preset.steps),
+            batch_pixels: config.batch_pixels.unwrap_or(preset.batch_pixels),
+            learning_rate: config.learning_rate.map_or(preset.learning_rate, |v| v as f32),
+            hidden_width: config.hidden_width.or(preset.hidden_width),
+            blocks: config.blocks.unwrap_or(preset.blocks),
+            pooling: config.pooling.unwrap_or(preset.pooling),
+            calibration_fraction: config.calibration_fraction.unwrap_or(preset.calibration_fraction),
+            false_reject_rate: config.false_reject_rate.unwrap_or(preset.false_reject_rate),
+            suspect_rate: config.suspect_rate.unwrap_or(preset.suspect_rate),
+            synthetic: config.synthetic.unwrap_or(preset.synthetic),
+            ..preset
         }
     }
 

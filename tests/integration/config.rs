@@ -46,6 +46,7 @@ fn the_example_line_loads_and_its_paths_start_at_its_folder() {
     assert_eq!(config.outbox.file, example("../state/outbox.sqlite"));
     assert_eq!(config.retrain.unwrap().training.unwrap(), example("training.toml"));
     assert_eq!(config.camera[0].pipeline, "folder");
+    assert_eq!(config.camera[0].parameters["location"].as_str(), example("../pictures").to_str());
 }
 
 #[test]
@@ -53,6 +54,7 @@ fn the_example_of_two_cameras_loads() {
     let config = Config::load(&example("two-cameras.toml")).unwrap();
     assert_eq!(config.camera.iter().map(|camera| camera.name.as_str()).collect::<Vec<_>>(), ["top", "side"]);
     assert_eq!(config.mqtt.broker, Broker::External { host: "broker.example".into(), port: 8883 });
+    assert_eq!(config.camera[1].parameters["location"].as_str(), Some("rtsp://192.0.2.10/stream"));
     assert_eq!(config.mqtt.tls.unwrap().ca_file.unwrap(), example("ca.pem"));
 }
 

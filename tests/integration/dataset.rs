@@ -22,20 +22,20 @@ const PALETTED_PNG: [u8; 86] = [
 ];
 
 fn folder() -> TempDir {
-    tempfile::tempdir().unwrap()
+    tempfile::tempdir().expect("a temporary folder")
 }
 
 /// A small grey picture at `root/name`.
 fn put(root: &Path, name: &str, grey: u8) -> PathBuf {
     let path = root.join(name);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    GrayImage::from_pixel(8, 6, Luma([grey])).save(&path).unwrap();
+    fs::create_dir_all(path.parent().expect("inside the root")).expect("a folder");
+    GrayImage::from_pixel(8, 6, Luma([grey])).save(&path).expect("a picture file");
     path
 }
 
 fn save(root: &Path, name: &str, image: impl Into<DynamicImage>, format: ImageFormat) -> PathBuf {
     let path = root.join(name);
-    image.into().save_with_format(&path, format).unwrap();
+    image.into().save_with_format(&path, format).expect("a picture file");
     path
 }
 

@@ -1,1 +1,320 @@
-//! Tests of export.
+//! From backbone and flows to one ONNX file, run by the scoring room as on the line.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use linegate::bundle::{
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, ImageBoundary, LevelCalibration,
+    LevelShape, METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest, Preprocessing, Provenance,
+};
+use linegate::inspection::{Picture, Size};
+use linegate::scoring::{BackboneSpec, FeatureExtractor, Model, SessionOptions};
+use linegate::training::export::{ExportError, Variant, export_model, import_backbone};
+use linegate::training::flow::{FoldedBlock, FoldedFlow};
+use ndarray::{Array1, Array2, Array3};
+
+use super::backbone::{pattern, weights};
+
+/// Reproducible numbers, roughly normal: the sum of four uniform ones. (SplitMix64.)
+struct Numbers(u64);
+
+impl Numbers {
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f64 {
+        ((0..4).map(|_| self.uniform()).sum::<f64>() - 2.0) * 3.0_f64.sqrt()
+    }
+
+    fn vector(&mut self, length: usize, scale: f64) -> Array1<f32> {
+        Array1::from_shape_fn(length, |_| (self.normal() * scale) as f32)
+    }
+
+    fn matrix(&mut self, rows: usize, columns: usize, scale: f64) -> Array2<f32> {
+        Array2::from_shape_fn((rows, columns), |_| (self.normal() * scale) as f32)
+    }
+}
+
+/// A flow with every part in use. The log-scales reach into the bend of the tanh, and the scales are
+/// such that, as in a fitted flow, values stay of the order of 1: f32 could not hold a difference of
+/// 1e-3 in log-likelihoods of thousands.
+fn random_flow((rows, columns): (usize, usize), channels: usize, pooling: usize, seed: u64) -> FoldedFlow {
+    let mut numbers = Numbers(seed);
+    let (second, hidden) = (channels / 2, 29);
+    let first = channels - second;
+    let block = |numbers: &mut Numbers| FoldedBlock {
+        w1: numbers.matrix(first, hidden, (first as f64).powf(-0.5)),
+        row_table: numbers.matrix(rows, hidden, 0.7),
+        column_table: numbers.matrix(columns, hidden, 0.7),
+        w2: numbers.matrix(hidden, 2 * second, 0.5 * (hidden as f64).powf(-0.5)),
+        b2: numbers.vector(2 * second, 0.3),
+        mix: numbers.matrix(channels, channels, 0.6 * (channels as f64).powf(-0.5)),
+        shift: numbers.vector(channels, 0.3),
+    };
+    FoldedFlow {
+        rows,
+        columns,
+        channels,
+        pooling,
+        input_scale: numbers.vector(channels, 0.05),
+        input_shift: numbers.vector(channels, 0.5),
+        blocks: (0..8).map(|_| block(&mut numbers)).collect(),
+        constant: (numbers.normal() * channels as f64) as f32,
+    }
+}
+
+/// The definition in [`FoldedFlow`]'s documentation, cell by cell in f64.
+fn log_likelihood(flow: &FoldedFlow, features: &Array3<f32>) -> Array2<f64> {
+    let (rows, columns, channels) = features.dim();
+    assert_eq!((rows, columns, channels), (flow.rows, flow.columns, flow.channels));
+    let second = channels / 2;
+    let first = channels - second;
+    let reach = flow.pooling / 2;
+    let around = |at: usize, length: usize| at.saturating_sub(reach)..(at + reach + 1).min(length);
+    Array2::from_shape_fn((rows, columns), |(row, column)| {
+        let mut x: Vec<f64> = (0..channels)
+            .map(|c| {
+                let cells = around(row, rows).flat_map(|r| around(column, columns).map(move |k| (r, k)));
+                let values: Vec<f64> = cells.map(|(r, k)| f64::from(features[[r, k, c]])).collect();
+                let mean = values.iter().sum::<f64>() / values.len() as f64;
+                mean * f64::from(flow.input_scale[c]) + f64::from(flow.input_shift[c])
+            })
+            .collect();
+        let mut sum_of_s = 0.0;
+        for block in &flow.blocks {
+            let hidden: Vec<f64> = (0..block.w1.ncols())
+                .map(|h| {
+                    let product: f64 = (0..first).map(|i| x[i] * f64::from(block.w1[[i, h]])).sum();
+                    let place = f64::from(block.row_table[[row, h]]) + f64::from(block.column_table[[column, h]]);
+                    (product + place).max(0.0)
+                })
+                .collect();
+            let a = |j: usize| {
+                let product: f64 = hidden.iter().enumerate().map(|(h, v)| v * f64::from(block.w2[[h, j]])).sum();
+                product + f64::from(block.b2[j])
+            };
+            for j in 0..second {
+                let s = 1.9 * a(j).tanh();
+                x[first + j] = x[first + j] * s.exp() + a(second + j);
+                sum_of_s += s;
+            }
+            x = (0..channels)
+                .map(|j| {
+                    let mixed: f64 = x.iter().enumerate().map(|(i, v)| v * f64::from(block.mix[[i, j]])).sum();
+                    mixed + f64::from(block.shift[j])
+                })
+                .collect();
+        }
+        let square: f64 = x.iter().map(|v| v * v).sum();
+        (f64::from(flow.constant) - 0.5 * square + sum_of_s) / channels as f64
+    })
+}
+
+fn manifest(size: Size, levels: Vec<LevelShape>) -> Manifest {
+    let calibration = LevelCalibration {
+        mean: 0.0,
+        deviation: 1.0,
+        weight: 1.0 / levels.len() as f32,
+        normal_boundary: 0.0,
+        abnormal_boundary: -0.1,
+    };
+    Manifest {
+        schema_version: BUNDLE_SCHEMA_VERSION,
+        name: "pattern".into(),
+        version: "20260101T000000Z-test".into(),
+        preprocessing: Preprocessing { size, region_of_interest: None },
+        calibration: Calibration {
+            levels: vec![calibration; levels.len()],
+            smoothing_sigma: 0.0,
+            minimum_area: 1,
+            image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },
+            set: CalibrationSet {
+                images: 1,
+                groups: 1,
+                false_reject_interval: [0.0, 1.0],
+                warnings: vec![],
+                scores: vec![0.0],
+            },
+        },
+        levels,
+        provenance: Provenance {
+            software: "test".into(),
+            trained_at: "2026-01-01T00:00:00Z".into(),
+            seed: 0,
+            threads: 1,
+            preset: "test".into(),
+            settings: serde_json::Value::Null,
+            backbone: "test".into(),
+            training_set_sha256: String::new(),
+            training_images: 1,
+            known_defects: vec![],
+            normals: vec![],
+            export_difference: 0.0,
+            phases: vec![],
+            peak_memory_mib: 0.0,
+        },
+        files: BTreeMap::new(),
+    }
+}
+
+fn read_spec(backbone: &Path) -> BackboneSpec {
+    toml::from_str(&std::fs::read_to_string(backbone.with_extension("toml")).unwrap()).unwrap()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backbones").join(name)
+}
+
+fn lite0(folder: &Path) -> PathBuf {
+    let path = folder.join("lite0.onnx");
+    import_backbone(Variant::Lite0, &weights(), &path).unwrap();
+    path
+}
+
+/// Different pictures of one size.
+fn pictures(size: Size, count: usize) -> Vec<Picture> {
+    let turned = |by: usize| {
+        let mut rgb = pattern(size).rgb().to_vec();
+        rgb.rotate_left(by * 1001);
+        Picture::from_rgb(size, rgb).unwrap()
+    };
+    (0..count).map(turned).collect()
+}
+
+/// Exports random flows for the backbone into a bundle, scores pictures with it as the line does,
+/// and compares every cell with the definition in f64 on the backbone's own features.
+fn exported_model_equals_the_definition(backbone: &Path, size: Size, pooling: &[usize]) {
+    let mut extractor = FeatureExtractor::load(backbone, size, &SessionOptions::default()).unwrap();
+    let mut flows = Vec::new();
+    let mut levels = Vec::new();
+    for (level, (&(channels, stride), &pooling)) in extractor.levels().iter().zip(pooling).enumerate() {
+        let grid = (size.height / stride, size.width / stride);
+        flows.push(random_flow(grid, channels, pooling, 11 + level as u64));
+        let output = format!("level{level}");
+        levels.push(LevelShape { output, stride, rows: grid.0, columns: grid.1 });
+    }
+    assert_eq!(flows.len(), pooling.len());
+
+    let folder = tempfile::tempdir().unwrap();
+    let writer = BundleWriter::new(&folder.path().join("bundle")).unwrap();
+    let manifest = manifest(size, levels);
+    let outputs: Vec<String> = manifest.levels.iter().map(|level| level.output.clone()).collect();
+    let metadata = [(METADATA_NAME, &manifest.name), (METADATA_VERSION, &manifest.version)]
+        .map(|(key, value)| (key.to_owned(), value.clone()));
+    let spec = read_spec(backbone);
+    export_model(backbone, &spec, size, &flows, &outputs, &metadata, &writer.path().join(MODEL_FILE)).unwrap();
+    let bundle: Bundle = writer.commit(manifest).unwrap();
+    let mut model = Model::load(&bundle, &SessionOptions::default()).unwrap();
+
+    for batch in [1, 3] {
+        let pictures = pictures(size, batch);
+        let pictures: Vec<&Picture> = pictures.iter().collect();
+        let features = extractor.extract(&pictures).unwrap();
+        let scores = model.score(&pictures).unwrap();
+        assert_eq!(scores.len(), batch);
+        for (maps, features) in scores.iter().zip(&features) {
+            for ((map, flow), features) in maps.levels.iter().zip(&flows).zip(features) {
+                let expected = log_likelihood(flow, features);
+                let spread = expected.std(0.0);
+                assert!(spread > 0.01, "a map that hardly varies ({spread}) shows nothing");
+                for ((at, &found), &expected) in map.indexed_iter().zip(&expected) {
+                    let difference = (f64::from(found) - expected).abs();
+                    assert!(
+                        difference < 1e-3,
+                        "batch {batch}, {} channels, cell {at:?}: {found}, not {expected}",
+                        flow.channels
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_on_lite0_equals_the_definition_of_its_flows() {
+    let folder = tempfile::tempdir().unwrap();
+    let size = Size { width: 96, height: 64 };
+    exported_model_equals_the_definition(&lite0(folder.path()), size, &[3, 1, 3]);
+    exported_model_equals_the_definition(&lite0(folder.path()), size, &[1, 3, 1]);
+}
+
+#[test]
+fn a_model_on_a_channels_last_bgr_backbone_with_odd_channels_and_our_names_equals_the_definition() {
+    let backbone = fixture("nhwc_bgr.onnx");
+    exported_model_equals_the_definition(&backbone, Size { width: 48, height: 32 }, &[1, 1]);
+    exported_model_equals_the_definition(&backbone, Size { width: 48, height: 32 }, &[3, 3]);
+}
+
+#[test]
+fn a_backbone_of_opset_11_is_raised_where_that_changes_nothing() {
+    exported_model_equals_the_definition(&fixture("opset11.onnx"), Size { width: 48, height: 32 }, &[3]);
+}
+
+/// Exports to a file that must not appear, and gives the error.
+fn refused(backbone: &Path, spec: &BackboneSpec, size: Size, flows: &[FoldedFlow], outputs: &[&str]) -> ExportError {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("model.onnx");
+    let outputs: Vec<String> = outputs.iter().map(|&name| name.to_owned()).collect();
+    let error = export_model(backbone, spec, size, flows, &outputs, &[], &out).unwrap_err();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a refused export left a file");
+    error
+}
+
+#[test]
+fn flows_that_do_not_fit_are_refused_with_what_was_expected() {
+    let backbone = fixture("opset11.onnx");
+    let spec = read_spec(&backbone);
+    let size = Size { width: 48, height: 32 };
+    let flow = || random_flow((8, 12), 9, 1, 5);
+    let said = |flows: &[FoldedFlow], outputs: &[&str]| refused(&backbone, &spec, size, flows, outputs).to_string();
+
+    let error = said(&[], &[]);
+    assert!(error.contains("0 flows and 0 names of outputs for a backbone with 1 feature maps"), "{error}");
+    let error = said(&[flow()], &["image"]);
+    assert!(error.contains("\"image\""), "{error}");
+    let error = said(&[random_flow((8, 12), 10, 1, 5)], &["level0"]);
+    assert!(error.contains("it has 10 channels, the backbone's y declares 9"), "{error}");
+    let error = said(&[random_flow((16, 12), 9, 1, 5)], &["level0"]);
+    assert!(error.contains("it has 16 rows, the backbone's y declares 8"), "{error}");
+
+    let mut diverged = flow();
+    diverged.blocks[3].w2[[0, 0]] = f32::NAN;
+    let error = said(&[diverged], &["level0"]);
+    assert!(error.contains("level 0") && error.contains("w2 of block 3 holds NaN"), "{error}");
+    let mut odd = flow();
+    odd.blocks[7].shift = Array1::zeros(8);
+    let error = said(&[odd], &["level0"]);
+    assert!(error.contains("shift of block 7 has shape [8], expected [9]"), "{error}");
+    let mut odd = flow();
+    odd.pooling = 5;
+    let error = said(&[odd], &["level0"]);
+    assert!(error.contains("side of 5, expected 1 or 3"), "{error}");
+}
+
+#[test]
+fn backbones_that_do_not_fit_are_refused_with_what_was_expected() {
+    let backbone = fixture("opset11.onnx");
+    let spec = read_spec(&backbone);
+    let size = Size { width: 48, height: 32 };
+    let flows = [random_flow((8, 12), 9, 1, 5)];
+    let said = |path: &Path, spec: &BackboneSpec, size: Size| refused(path, spec, size, &flows, &["a"]).to_string();
+
+    let error = said(&backbone, &spec, Size { width: 64, height: 32 });
+    assert!(error.contains("column axis of its input x has length 48, expected 64"), "{error}");
+    let error = said(&backbone, &BackboneSpec { input: "pixels".into(), ..spec.clone() }, size);
+    assert!(error.contains("its input is called x, its description says pixels"), "{error}");
+    let error = said(&backbone, &BackboneSpec { outputs: vec!["z".into()], ..spec.clone() }, size);
+    assert!(error.contains("no output z as its description says, only y"), "{error}");
+    let error = said(&backbone, &BackboneSpec { deviation: [1.0, 0.0, 1.0], ..spec.clone() }, size);
+    assert!(error.contains("deviation [1.0, 0.0, 1.0]"), "{error}");
+    let error = said(&fixture("opset11.toml"), &spec, size);
+    assert!(error.contains("is not an ONNX model"), "{error}");
+    let error = said(&fixture("absent.onnx"), &spec, size);
+    assert!(error.contains("absent.onnx: cannot open it"), "{error}");
+}

@@ -19,5 +19,6 @@ mod registry;
 mod retrain;
 mod run;
 mod scoring;
+mod support;
 mod synthesis;
 mod train;

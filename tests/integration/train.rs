@@ -1,1 +1,177 @@
-//! Tests of train.
+//! Training from pictures on disk to a verified bundle, with the real backbone.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use linegate::bundle::{Bundle, MODEL_FILE, sha256_file};
+use linegate::config::Preset;
+use linegate::inspection::{Size, Verdict};
+use linegate::training::fit::FitError;
+use linegate::training::settings::Settings;
+use linegate::training::{Progress, Silent, TrainError, TrainOptions, train};
+
+use crate::support::parts::{PartSet, backbone};
+
+fn options(data: &Path, out: PathBuf) -> TrainOptions {
+    TrainOptions {
+        data: data.to_owned(),
+        groups: None,
+        out,
+        backbone: backbone(),
+        name: None,
+        settings: Settings {
+            size: Size { width: 64, height: 64 },
+            seed: 5,
+            threads: 2,
+            steps: Some(40),
+            batch_pixels: 256,
+            abnormal_pixels: 64,
+            hidden_width: Some(48),
+            synthesised: 16,
+            ..Settings::preset(Preset::Fast)
+        },
+    }
+}
+
+/// Stops the training as soon as the fit has begun.
+struct StopAtFit<'a>(&'a AtomicBool);
+
+impl Progress for StopAtFit<'_> {
+    fn phase(&self, name: &str, _total: u64) {
+        if name.contains("flows") {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    fn advance(&self, _done: u64, _note: &str) {}
+    fn warn(&self, _text: &str) {}
+}
+
+fn verdicts(bundle: &Bundle, pictures: &[linegate::inspection::Picture]) -> Vec<Verdict> {
+    let mut model = linegate::scoring::Model::load(bundle, &linegate::scoring::SessionOptions::default()).unwrap();
+    let mut fitter = linegate::scoring::PictureFitter::new();
+    pictures
+        .iter()
+        .map(|picture| {
+            let fitted = fitter.fit(picture, &bundle.manifest.preprocessing).unwrap();
+            let maps = model.score(&[&fitted]).unwrap();
+            linegate::decision::decide(&maps[0], &bundle.manifest, picture.size()).0.verdict
+        })
+        .collect()
+}
+
+#[test]
+fn a_model_trained_with_known_defects_rejects_unseen_clear_defects() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = PartSet::write(folder.path(), 32, 8);
+    let mut options = options(folder.path(), folder.path().join("out/bundle"));
+    options.settings.defects = 4;
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    let provenance = &bundle.manifest.provenance;
+    assert_eq!(provenance.known_defects.len(), 4);
+    assert!(provenance.known_defects.iter().all(|d| !d.weak));
+    assert!(provenance.export_difference < 1e-3);
+    assert!(provenance.phases.iter().any(|p| p.name.contains("defects") && p.wall_seconds > 0.0));
+    let rejected = verdicts(&bundle, &set.fresh_defects(8)).into_iter().filter(|v| *v == Verdict::Reject).count();
+    assert!(rejected >= 7, "{rejected} of 8 clear defects were rejected");
+    let accepted = verdicts(&bundle, &set.fresh_normals(12)).into_iter().filter(|v| *v == Verdict::Accept).count();
+    assert!(accepted >= 8, "{accepted} of 12 normals were accepted");
+}
+
+#[test]
+fn the_same_seed_and_threads_give_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 16, 4);
+    let mut hashes = Vec::new();
+    for (out, seed) in [("a", 5), ("b", 5), ("c", 6)] {
+        let mut options = options(folder.path(), folder.path().join(out));
+        options.settings.seed = seed;
+        options.settings.defects = 2;
+        options.settings.steps = Some(12);
+        let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+        hashes.push((bundle.manifest.version.clone(), sha256_file(&bundle.path.join(MODEL_FILE)).unwrap()));
+    }
+    assert_eq!(hashes[0], hashes[1]);
+    assert_ne!(hashes[0], hashes[2]);
+}
+
+#[test]
+fn defects_without_masks_are_used_weakly_and_said_to_be_weak() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 24, 6);
+    std::fs::remove_dir_all(folder.path().join("ground_truth")).unwrap();
+    let mut options = options(folder.path(), folder.path().join("bundle"));
+    options.settings.defects = 4;
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    assert_eq!(bundle.manifest.provenance.known_defects.iter().filter(|d| d.weak).count(), 4);
+}
+
+#[test]
+fn synthetic_defects_can_take_the_place_of_known_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 16, 2);
+    let mut options = options(folder.path(), folder.path().join("bundle"));
+    options.settings.synthetic = true;
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    assert!(bundle.manifest.provenance.known_defects.is_empty());
+    assert!(bundle.manifest.provenance.phases.iter().any(|p| p.name == "defects"));
+}
+
+#[test]
+fn an_interrupted_training_leaves_the_old_bundle_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 16, 2);
+    let mut options = options(folder.path(), folder.path().join("out/bundle"));
+    let stop = AtomicBool::new(false);
+    let error = train(&options, &StopAtFit(&stop), &stop).unwrap_err();
+    assert!(matches!(error, TrainError::Fit(FitError::Interrupted)), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path().join("out")).unwrap().count(), 0, "nothing is left behind");
+
+    options.settings.steps = Some(4);
+    let old = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    options.settings.seed += 1;
+    stop.store(false, Ordering::Relaxed);
+    train(&options, &StopAtFit(&stop), &stop).unwrap_err();
+    assert_eq!(Bundle::open(&options.out).unwrap().identity, old.identity);
+    assert_eq!(std::fs::read_dir(folder.path().join("out")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_stops_with_step_and_term() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 16, 2);
+    let mut options = options(folder.path(), folder.path().join("bundle"));
+    options.settings.learning_rate = 1e30;
+    let error = train(&options, &Silent, &AtomicBool::new(false)).unwrap_err();
+    assert!(matches!(error, TrainError::Fit(FitError::NotFinite { .. })), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("likelihood") && text.contains("step"), "{text}");
+    assert!(!options.out.exists());
+}
+
+#[test]
+fn settings_out_of_range_are_all_named_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), folder.path().join("bundle"));
+    options.settings.size = Size { width: 100, height: 64 };
+    options.settings.pooling = 2;
+    let text = train(&options, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(text.contains("100x64") && text.contains("pooling 2"), "{text}");
+}
+
+#[test]
+fn a_region_of_interest_is_trained_stored_and_honoured() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = PartSet::write(folder.path(), 24, 4);
+    let mut options = options(folder.path(), folder.path().join("bundle"));
+    // The parts are 96 × 80; the region is their left upper part.
+    let region = linegate::inspection::Rectangle { x: 0, y: 0, width: 64, height: 64 };
+    options.settings.region_of_interest = Some(region);
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    assert_eq!(bundle.manifest.preprocessing.region_of_interest, Some(region));
+    let outside = set.normal_with_defect_at(80, 70);
+    let untouched = set.normal_with_defect_at(usize::MAX, usize::MAX);
+    let mut model = linegate::scoring::Model::load(&bundle, &linegate::scoring::SessionOptions::default()).unwrap();
+    let mut fitter = linegate::scoring::PictureFitter::new();
+    let mut maps = |picture| model.score(&[&fitter.fit(picture, &bundle.manifest.preprocessing).unwrap()]).unwrap();
+    assert_eq!(maps(&outside), maps(&untouched), "what lies outside the region does not matter");
+}

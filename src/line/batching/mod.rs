@@ -1,5 +1,6 @@
-//! Frames of all cameras -> batches, closed by size or by age. Neither clock nor channel: time
-//! comes in as an argument, so that every rule below is tested as a plain function.
+//! Frames of all cameras -> batches, closed by size or by age. The [`Batcher`] has neither clock
+//! nor channel: time comes in as an argument, so that every rule below is tested as a plain
+//! function. The [`BatchQueue`] around it owns clock and waiting.
 //!
 //! Rules
 //! - A batch closes when it is full or when the oldest waiting frame has waited `max_wait`.
@@ -9,10 +10,14 @@
 //!   and becomes a `not_inspected: shed` decision, because the newest part is the one that can
 //!   still be ejected.
 
+mod driver;
+
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub use driver::{BatchQueue, Taken};
 
 use crate::inspection::Frame;
 

@@ -1,1 +1,135 @@
 //! Cameras through GStreamer. The only room that imports it.
+//!
+//! A camera is a launch description ([`LaunchDescription`]) to which the room appends
+//! `videoconvert ! video/x-raw,format=RGB ! appsink`. A frame is numbered and stamped at the
+//! first pad: that of the element named `stamp` where the description has one, else every source
+//! pad of its one source element. The number travels with the buffer to the appsink; a frame
+//! that was grabbed and does not arrive there is told as [`CaptureEvent::Lost`], so that every
+//! number comes out exactly once.
+//!
+//! Each camera has a supervisor on a thread of its own, which takes the graph down and builds it
+//! again after an error, an unwanted end of stream or silence.
+//!
+//! Policy of the channel when full: the picture of the new frame is given up and its number is
+//! told as lost with cause `shed`; that small event waits for room. Nothing vanishes unseen.
+
+mod error;
+mod folder;
+mod launch;
+mod pipeline;
+mod stamp;
+mod supervisor;
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub use error::CaptureError;
+pub use launch::{LaunchDescription, Parameter};
+
+use crate::config::CameraConfig;
+use crate::inspection::{Frame, FrameId, NotInspected, PartSource, Stamp};
+
+/// A frame that was grabbed and cannot be inspected.
+#[derive(Debug, Clone)]
+pub struct LostFrame {
+    /// Name of the camera, as configured.
+    pub camera: Arc<str>,
+    /// Number at this camera.
+    pub id: FrameId,
+    /// When it was captured.
+    pub captured: Stamp,
+    /// Identity of the part, where known.
+    pub part_id: Option<Arc<str>>,
+    /// What the identity comes from.
+    pub part_source: PartSource,
+    /// How long after capture a decision is useful; none means always.
+    pub deadline: Option<Duration>,
+    /// `lost` (torn, dropped, overtaken), `shed` (the channel was full) or `stopped`.
+    pub cause: NotInspected,
+}
+
+/// What cameras say.
+#[derive(Debug, Clone)]
+pub enum CaptureEvent {
+    /// The camera delivers, or plays without fault for a while (a triggered one may be silent).
+    Up {
+        /// Name of the camera.
+        camera: Arc<str>,
+    },
+    /// A frame.
+    Frame(Frame),
+    /// A frame that was grabbed but does not arrive.
+    Lost(LostFrame),
+    /// The camera is gone; it is being built again.
+    Down {
+        /// Name of the camera.
+        camera: Arc<str>,
+        /// What happened, for people.
+        reason: String,
+    },
+    /// The stream of a camera that may end has ended; nothing more comes from it.
+    Ended {
+        /// Name of the camera.
+        camera: Arc<str>,
+    },
+}
+
+/// The running cameras. Dropped without [`Capture::stop`], it stops them all the same.
+#[derive(Debug)]
+pub struct Capture {
+    stop: Arc<supervisor::Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Capture {
+    /// Checks every camera's description by parsing the whole graph, then starts one supervisor
+    /// per camera. Does not wait for a camera to be there.
+    ///
+    /// # Errors
+    /// GStreamer cannot be initialised; a description is not found, contradicts itself, lacks a
+    /// parameter or names an element that is not installed; a thread cannot be started.
+    pub fn start(cameras: &[CameraConfig], events: &SyncSender<CaptureEvent>) -> Result<Self, CaptureError> {
+        let plans = cameras.iter().map(pipeline::Plan::new).collect::<Result<Vec<_>, _>>()?;
+        let mut capture = Self { stop: Arc::default(), threads: Vec::with_capacity(plans.len()) };
+        for plan in plans {
+            let (events, stop, name) = (events.clone(), capture.stop.clone(), plan.camera.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("camera-{name}"))
+                .spawn(move || supervisor::supervise(&plan, &events, &stop))
+                .map_err(|source| CaptureError::Thread { camera: name.to_string(), source })?;
+            capture.threads.push(thread);
+        }
+        Ok(capture)
+    }
+
+    /// Stops every camera and waits for its thread. When this returns, every frame that was
+    /// numbered stands in the channel as a frame or as lost: somebody must be reading it.
+    pub fn stop(mut self) {
+        self.halt();
+    }
+
+    fn halt(&mut self) {
+        self.stop.now();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a camera's thread had panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+/// Checks that a camera's description can become a graph, without starting it.
+///
+/// # Errors
+/// As [`Capture::start`].
+pub fn check(camera: &CameraConfig) -> Result<(), CaptureError> {
+    pipeline::Plan::new(camera).map(|_| ())
+}

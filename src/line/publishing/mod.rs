@@ -1,62 +1,55 @@
-//! MQTT. The only room with the client and the embedded broker.
+//! MQTT 5. The only room with the client and the embedded broker.
+//!
+//! One thread owns the client. A decision is appended to the outbox, published from there in order
+//! at QoS 1, and removed when its PUBACK came. The client library does not say which publish was
+//! acknowledged and forgets what was in flight when a connection breaks, so:
+//!
+//! - every connection has a client of its own, with nothing left over from the one before;
+//! - what is handed to the client at QoS 1 stands in one list; the packet numbers that the client
+//!   reports as it sends are dealt out to that list in order, and an acknowledged number leads
+//!   back to its row;
+//! - at every connection, whether the broker kept a session or not, publishing begins again at the
+//!   oldest row of the outbox.
+//!
+//! So a decision arrives at least once; a duplicate has the same `result_id` and says `replayed`.
+//! While the broker is away only the outbox grows.
 
-use std::time::Duration;
+mod broker;
+mod commands;
+mod credentials;
+mod driver;
+mod error;
+mod message;
+mod session;
+mod shared;
+mod subscriber;
+mod topics;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rumqttc::v5::MqttOptions;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::LastWill;
 
 use super::outbox::Outbox;
-use crate::config::Config;
+use crate::config::{Broker, Config};
 use crate::inspection::{Decision, ModelIdentity};
+use broker::EmbeddedBroker;
+use shared::{Order, Shared};
 
-/// States of the station after OPC 40100-1 (machine vision).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StationState {
-    /// Starting: nothing is ready.
-    Preoperational,
-    /// Configuration and model are loaded.
-    Initialized,
-    /// Cameras and broker are ready.
-    Ready,
-    /// Inspecting.
-    Executing,
-    /// Stopped in order.
-    Halted,
-    /// Cannot inspect; see the detail.
-    Error,
-}
+pub use error::PublishingError;
+pub use message::{CommandReply, Message, ModelMessage, StateMessage, StationState, Stats, schema};
+pub use subscriber::{Observation, Subscriber, SubscriberOptions};
+pub use topics::Topics;
 
-/// Counters of a running line, published on `stats` and shown at the end.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Stats {
-    /// Frames grabbed, all cameras.
-    pub frames: u64,
-    /// Decisions made.
-    pub decisions: u64,
-    /// Of these accepted.
-    pub accept: u64,
-    /// Of these rejected.
-    pub reject: u64,
-    /// Of these suspect.
-    pub suspect: u64,
-    /// Of these not inspected.
-    pub not_inspected: u64,
-    /// Decisions that the broker acknowledged.
-    pub acknowledged: u64,
-    /// Decisions waiting in the outbox.
-    pub outbox: u64,
-    /// Batches scored.
-    pub batches: u64,
-    /// Frames a second since the last message.
-    pub frames_per_second: f64,
-    /// Capture to decision, milliseconds, 50th percentile since the last message.
-    pub latency_p50_ms: f64,
-    /// Capture to decision, milliseconds, 99th percentile since the last message.
-    pub latency_p99_ms: f64,
-    /// Frames per camera.
-    pub cameras: std::collections::BTreeMap<String, u64>,
-}
+/// Payload of `availability` while the line runs.
+pub const ONLINE: &str = "online";
+/// Payload of `availability` after an orderly stop.
+pub const STOPPED: &str = "stopped";
+/// Payload of `availability` that the broker publishes when the line is gone without a word.
+pub const OFFLINE: &str = "offline";
 
 /// What delivery has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,15 +64,24 @@ pub struct DeliveryCounters {
     pub waiting: u64,
     /// Whether the broker is connected now.
     pub connected: bool,
+    /// Decisions that expired unacknowledged because the outbox was full.
+    pub expired: u64,
+    /// Decisions that neither the outbox nor the broker took.
+    pub lost: u64,
 }
 
-/// Why publishing could not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishingError {}
-
 /// The connection to the broker, with its own thread; the embedded broker too where configured.
+/// Dropped without [`Delivery::stop`], it breaks the connection like a dying process does, and the
+/// broker says `offline`.
 #[derive(Debug)]
-pub struct Delivery {}
+pub struct Delivery {
+    // The thread is joined by `end`, before the broker that it talks to goes.
+    thread: Option<JoinHandle<()>>,
+    broker: Option<EmbeddedBroker>,
+    shared: Arc<Shared>,
+    outbox: Outbox,
+    address: (String, u16),
+}
 
 impl Delivery {
     /// Starts the embedded broker where configured and the client, and begins with what the
@@ -88,8 +90,53 @@ impl Delivery {
     /// # Errors
     /// The embedded broker cannot listen, or credentials or certificates cannot be read.
     pub fn start(config: &Config, outbox: Outbox, boot_id: &str) -> Result<Self, PublishingError> {
-        let _ = (config, outbox, boot_id);
-        unimplemented!()
+        let mqtt = &config.mqtt;
+        let credentials = credentials::read(mqtt)?;
+        if mqtt.tls.is_some() && matches!(mqtt.broker, Broker::Embedded { .. }) {
+            return Err(PublishingError::EmbeddedTls);
+        }
+        let transport = credentials::transport(mqtt.tls.as_ref())?;
+        let (broker, address) = match &mqtt.broker {
+            Broker::External { host, port } => (None, (host.clone(), *port)),
+            Broker::Embedded { listen } => {
+                let broker = EmbeddedBroker::start(listen, credentials.as_ref())?;
+                let address = broker.address();
+                (Some(broker), (reachable(address.ip()).to_string(), address.port()))
+            }
+        };
+        let topics = Topics::new(&config.station);
+        let station = &config.station;
+        let client_id = mqtt
+            .client_id
+            .clone()
+            .unwrap_or_else(|| format!("linegate-{}-{}-{}", station.site, station.line, station.station));
+        let mut options = session::options(client_id, &address.0, address.1, mqtt.keep_alive_s);
+        options.set_transport(transport);
+        if let Some(credentials) = credentials {
+            options.set_credentials(credentials.username, credentials.password);
+        }
+        options.set_last_will(LastWill::new(topics.availability(), OFFLINE, QoS::AtLeastOnce, true, None));
+        Self::begin(options, topics, mqtt.expiry_s, outbox, boot_id, broker, address)
+    }
+
+    fn begin(
+        options: MqttOptions,
+        topics: Topics,
+        expiry_s: u32,
+        outbox: Outbox,
+        boot_id: &str,
+        broker: Option<EmbeddedBroker>,
+        address: (String, u16),
+    ) -> Result<Self, PublishingError> {
+        let shared = Arc::new(Shared::default());
+        let speaker = session::Speaker::new(Arc::clone(&shared), outbox.clone(), topics, boot_id.to_owned(), expiry_s);
+        let thread = driver::start(options, speaker).map_err(|source| PublishingError::Thread { source })?;
+        Ok(Self { thread: Some(thread), broker, shared, outbox, address })
+    }
+
+    /// Host and port of the broker; for an embedded one told to take any port, the one it took.
+    pub fn broker(&self) -> (&str, u16) {
+        (&self.address.0, self.address.1)
     }
 
     /// Takes a decision over: when this returns, it stands in the outbox. Never waits for the
@@ -98,43 +145,92 @@ impl Delivery {
     /// # Errors
     /// The outbox could not take it; it is published all the same.
     pub fn submit(&self, decision: Decision) -> Result<(), PublishingError> {
-        let _ = decision;
-        unimplemented!()
+        self.shared.count_submitted();
+        match self.outbox.append(&decision) {
+            Ok(_) => {
+                self.shared.wake.notify_one();
+                Ok(())
+            }
+            Err(source) => {
+                let result_id = decision.result_id.clone();
+                self.shared.submit_directly(decision);
+                Err(PublishingError::NotStored { result_id, source })
+            }
+        }
     }
 
     /// Publishes the state (retained).
     pub fn set_state(&self, state: StationState, detail: Option<String>) {
-        let _ = (state, detail);
-        unimplemented!()
+        self.shared.set_state(StateMessage { state, detail, since_us: now_us() });
     }
 
     /// Publishes which model decides (retained).
     pub fn set_model(&self, model: &ModelIdentity, provider: &str) {
-        let _ = (model, provider);
-        unimplemented!()
+        let message = ModelMessage { model: model.clone(), provider: provider.to_owned(), since_us: now_us() };
+        self.shared.set_model(message);
     }
 
     /// Publishes counters.
     pub fn set_stats(&self, stats: &Stats) {
-        let _ = stats;
-        unimplemented!()
+        self.shared.set_stats(stats.clone());
     }
 
     /// What was done so far.
     pub fn counters(&self) -> DeliveryCounters {
-        unimplemented!()
+        DeliveryCounters { waiting: self.outbox.len(), expired: self.outbox.expired(), ..self.shared.counters() }
     }
 
     /// Waits until the broker is connected; `false` when `patience` ended first.
     pub fn wait_connected(&self, patience: Duration) -> bool {
-        let _ = patience;
-        unimplemented!()
+        self.shared.wait_connected(patience)
     }
 
     /// Waits for acknowledgements until `drain` has passed, says `stopped`, disconnects and stops
     /// the threads. What was not acknowledged stays in the outbox for the next start.
-    pub fn stop(self, drain: Duration) -> DeliveryCounters {
-        let _ = drain;
-        unimplemented!()
+    pub fn stop(mut self, drain: Duration) -> DeliveryCounters {
+        self.end(Order::Stop { until: Instant::now() + drain });
+        // Removals still on their way to the disk count as done.
+        if let Err(error) = self.outbox.settle() {
+            tracing::error!(%error, "outbox could not settle at the stop");
+        }
+        let counters = self.counters();
+        if counters.waiting > 0 {
+            tracing::warn!(waiting = counters.waiting, "decisions stay in the outbox for the next start");
+        }
+        counters
     }
+
+    fn end(&mut self, order: Order) {
+        self.shared.order(order);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("publishing thread ended with a panic");
+        }
+        self.broker = None;
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.end(Order::Abort);
+        }
+    }
+}
+
+/// An address to connect to for one to listen on: any address becomes loopback.
+fn reachable(listen: std::net::IpAddr) -> std::net::IpAddr {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    match listen {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        address => address,
+    }
+}
+
+/// Microseconds since the Unix epoch, UTC.
+fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as i64)
 }

@@ -3,8 +3,12 @@
 mod efficientnet;
 mod error;
 mod file;
+mod flow;
 mod graph;
+mod model;
 mod pickle;
+mod rebuild;
+mod splice;
 mod torch;
 
 #[allow(
@@ -20,4 +24,5 @@ mod onnx {
 
 pub use efficientnet::{ImportedBackbone, Variant, import_backbone};
 pub use error::{ExportError, WeightsError};
+pub use model::export_model;
 pub use pickle::PickleError;

@@ -64,6 +64,16 @@ impl LevelBank {
         }
     }
 
+    /// Adds the pictures of another bank of the same shape.
+    pub fn append(&mut self, other: &Self) {
+        assert_eq!(
+            (self.rows, self.columns, self.channels),
+            (other.rows, other.columns, other.channels),
+            "the banks have other shapes"
+        );
+        self.values.extend_from_slice(&other.values);
+    }
+
     /// Mean and deviation of every channel over all pictures and cells.
     pub fn statistics(&self) -> ChannelStatistics {
         let mut sums = vec![(0.0f64, 0.0f64); self.channels];

@@ -12,6 +12,7 @@ mod pass;
 mod position;
 mod product;
 mod tape;
+mod tile;
 
 pub use folded::{FoldedBlock, FoldedFlow};
 pub use parameters::{Flow, FlowShape, Part};

@@ -1,0 +1,179 @@
+//! Which grabbed frame an arriving picture is, and which grabbed frames will never arrive.
+//! Without clock or channel.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::inspection::{FrameId, PartSource, Stamp};
+
+/// Name of the event that tells the identity of the part on the buffer that follows; its field
+/// `part-id` is a string.
+pub(super) const PART_EVENT: &str = "linegate-part";
+
+/// Frames between first pad and appsink at most; beyond, the oldest is lost.
+const MAX_PENDING: usize = 4096;
+
+/// A frame seen at the first pad.
+#[derive(Debug, Clone)]
+pub(super) struct Grabbed {
+    pub(super) id: FrameId,
+    pub(super) stamp: Stamp,
+    /// Presentation time, nanoseconds.
+    pub(super) pts: Option<u64>,
+    pub(super) part_id: Option<Arc<str>>,
+    pub(super) part_source: PartSource,
+}
+
+/// Frames between first pad and appsink, in the order of grabbing.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    last: u64,
+    waiting: VecDeque<Grabbed>,
+}
+
+impl Pending {
+    /// Numbers a frame that was just grabbed. Comes back with the frames that are given up
+    /// because too many wait.
+    pub(super) fn grab(
+        &mut self,
+        stamp: Stamp,
+        pts: Option<u64>,
+        part_id: Option<Arc<str>>,
+        part_source: PartSource,
+    ) -> (FrameId, Option<Grabbed>) {
+        self.last += 1;
+        let id = FrameId(self.last);
+        let given_up = if self.waiting.len() >= MAX_PENDING { self.waiting.pop_front() } else { None };
+        self.waiting.push_back(Grabbed { id, stamp, pts, part_id, part_source });
+        (id, given_up)
+    }
+
+    /// A picture arrived, known by the number it carries or, where a decoder stripped that, by
+    /// its presentation time. Comes back with its frame and with those it has overtaken for good:
+    /// decoders put pictures out in order of presentation, so whatever should have been shown
+    /// before it will not come any more. None for a picture that is not waited for.
+    pub(super) fn arrive(&mut self, id: Option<FrameId>, pts: Option<u64>) -> Option<(Grabbed, Vec<Grabbed>)> {
+        let at = match id {
+            Some(id) => self.waiting.iter().position(|g| g.id == id),
+            None => pts.and_then(|pts| self.waiting.iter().position(|g| g.pts == Some(pts))),
+        }?;
+        let arrived = self.waiting.remove(at)?;
+        let overtaken = |g: &Grabbed| match (g.pts, arrived.pts) {
+            (Some(pts), Some(shown)) if pts != shown => pts < shown,
+            _ => g.id < arrived.id,
+        };
+        let (lost, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|g| overtaken(g));
+        self.waiting = waiting;
+        Some((arrived, lost.into_iter().collect()))
+    }
+
+    /// Takes one frame out that is known not to arrive.
+    pub(super) fn withdraw(&mut self, id: FrameId) -> Option<Grabbed> {
+        let at = self.waiting.iter().position(|g| g.id == id)?;
+        self.waiting.remove(at)
+    }
+
+    /// Takes out what was grabbed before `limit`.
+    pub(super) fn expire(&mut self, limit: Instant) -> Vec<Grabbed> {
+        let fresh = self.waiting.iter().position(|g| g.stamp.monotonic >= limit).unwrap_or(self.waiting.len());
+        self.waiting.drain(..fresh).collect()
+    }
+
+    /// Takes everything out: the stream is over.
+    pub(super) fn clear(&mut self) -> Vec<Grabbed> {
+        self.waiting.drain(..).collect()
+    }
+}
+
+/// Whether the bytes of a compressed still picture reach its end. Decoders fill the rest of a
+/// torn JPEG with grey and call it a picture; here it is found out before.
+pub(super) fn is_whole(media: &str, bytes: &[u8]) -> bool {
+    let end = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+    match media {
+        // Cameras pad the end with zeros.
+        "image/jpeg" => bytes.starts_with(b"\xff\xd8") && bytes[..end].ends_with(b"\xff\xd9"),
+        "image/png" => {
+            bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes[..end].ends_with(b"\0\0\0\0IEND\xae\x42\x60\x82")
+        }
+        "image/bmp" => bytes
+            .get(2..6)
+            .and_then(|length| length.try_into().ok())
+            .is_some_and(|length| bytes.len() as u64 >= u64::from(u32::from_le_bytes(length))),
+        _ => bytes.len() > 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::inspection::TimeSource;
+
+    fn grab(pending: &mut Pending, at: Instant, pts: Option<u64>) -> u64 {
+        let stamp = Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival };
+        pending.grab(stamp, pts, None, PartSource::Counter).0.0
+    }
+
+    fn ids(frames: &[Grabbed]) -> Vec<u64> {
+        frames.iter().map(|g| g.id.0).collect()
+    }
+
+    #[test]
+    fn a_gap_becomes_lost_when_a_later_picture_arrives() {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        for pts in [10, 20, 30] {
+            grab(&mut pending, now, Some(pts));
+        }
+        let (arrived, lost) = pending.arrive(Some(FrameId(3)), Some(30)).unwrap();
+        assert_eq!((arrived.id.0, ids(&lost)), (3, vec![1, 2]));
+        assert!(pending.arrive(Some(FrameId(2)), None).is_none(), "a lost frame cannot come back");
+    }
+
+    #[test]
+    fn frames_that_a_decoder_reorders_are_not_lost() {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        // Coded order I P B: the P frame is grabbed before the B frame that is shown before it.
+        for pts in [0, 200, 100] {
+            grab(&mut pending, now, Some(pts));
+        }
+        for (id, pts) in [(1, 0), (3, 100), (2, 200)] {
+            let (arrived, lost) = pending.arrive(Some(FrameId(id)), Some(pts)).unwrap();
+            assert_eq!((arrived.id.0, lost.len()), (id, 0));
+        }
+    }
+
+    #[test]
+    fn without_a_number_the_presentation_time_tells_the_frame() {
+        let mut pending = Pending::default();
+        let now = Instant::now();
+        grab(&mut pending, now, Some(5));
+        grab(&mut pending, now, Some(6));
+        assert_eq!(pending.arrive(None, Some(5)).unwrap().0.id, FrameId(1));
+        assert!(pending.arrive(None, Some(7)).is_none());
+        assert!(pending.arrive(None, None).is_none());
+    }
+
+    #[test]
+    fn what_is_too_old_expires_and_numbers_go_on_after_a_clear() {
+        let mut pending = Pending::default();
+        let start = Instant::now();
+        grab(&mut pending, start, None);
+        grab(&mut pending, start + Duration::from_secs(1), None);
+        assert_eq!(ids(&pending.expire(start + Duration::from_secs(1))), [1]);
+        assert_eq!(ids(&pending.clear()), [2]);
+        assert_eq!(grab(&mut pending, start, None), 3);
+    }
+
+    #[test]
+    fn a_torn_picture_is_told_from_a_whole_one() {
+        assert!(is_whole("image/jpeg", b"\xff\xd8\xff\xe0 data \xff\xd9\0\0\0"));
+        assert!(!is_whole("image/jpeg", b"\xff\xd8\xff\xe0 da"));
+        assert!(!is_whole("image/png", b"\x89PNG\r\n\x1a\n data"));
+        assert!(!is_whole("image/jpeg", b""));
+        assert!(!is_whole("image/bmp", b"BM\x40\0\0\0torn"));
+    }
+}

@@ -1,0 +1,181 @@
+//! Keeps one camera running: watches its graph's bus and its frames, takes it down and builds it
+//! again.
+
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::CaptureEvent;
+use super::pipeline::{Feed, Graph, Plan};
+use crate::inspection::NotInspected;
+
+/// Pause before the first attempt to build a lost camera again; doubles with every attempt that
+/// brings no frame.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long one look at the bus lasts, so that stopping and the watchdog are noticed.
+const LOOK: Duration = Duration::from_millis(20);
+/// A camera that plays so long without fault counts as up, even if its trigger is silent.
+const QUIET_UP: Duration = Duration::from_secs(1);
+/// A frame that does not get from first pad to appsink in this time is lost; a shorter deadline
+/// counts first.
+const LONGEST_TRANSIT: Duration = Duration::from_secs(5);
+
+/// Tells the supervisors to stop, and wakes those that pause.
+#[derive(Debug, Default)]
+pub(super) struct Stop {
+    wanted: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    pub(super) fn now(&self) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    fn is_wanted(&self) -> bool {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for `pause`; `true` when it was cut short.
+    fn pause(&self, pause: Duration) -> bool {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.changed.wait_timeout_while(wanted, pause, |wanted| !*wanted).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// How a graph's life ended.
+enum End {
+    Stopped,
+    Ended,
+    /// The stream ended although it should not: begin again from the start.
+    Over(String),
+    Failed(String),
+}
+
+/// Runs one camera until it is told to stop or its stream has ended.
+pub(super) fn supervise(plan: &Plan, events: &SyncSender<CaptureEvent>, stop: &Stop) {
+    let feed = Arc::new(Feed::new(plan, events));
+    let mut pause = FIRST_PAUSE;
+    let mut position = 0;
+    loop {
+        feed.begin();
+        let end = match plan.build(&feed, position) {
+            Ok(graph) => {
+                let end = watch(plan, &graph, &feed, stop);
+                position = if matches!(end, End::Over(_)) { 0 } else { graph.position() };
+                end
+            }
+            Err(error) => End::Failed(describe(&error)),
+        };
+        // The graph is down: what has not arrived by now never will.
+        feed.give_up_all(if matches!(end, End::Stopped) { NotInspected::Stopped } else { NotInspected::Lost });
+        let reason = match end {
+            End::Stopped => return,
+            End::Ended => {
+                tracing::info!(camera = %plan.camera, "camera ended");
+                return feed.say_ended();
+            }
+            End::Over(reason) | End::Failed(reason) => reason,
+        };
+        if feed.last_arrival().is_some() {
+            pause = FIRST_PAUSE;
+        }
+        tracing::warn!(camera = %plan.camera, reason, pause_ms = pause.as_millis() as u64, "camera lost");
+        feed.say_down(reason);
+        if stop.pause(pause) {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn watch(plan: &Plan, graph: &Graph, feed: &Feed, stop: &Stop) -> End {
+    let Some(bus) = graph.pipeline.bus() else { return End::Failed("the graph has no bus".into()) };
+    let kinds = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Warning];
+    // A refused start leaves its reason on the bus.
+    let refused = graph.pipeline.set_state(gst::State::Playing).is_err();
+    let began = Instant::now();
+    let transit = plan.deadline.map_or(LONGEST_TRANSIT, |deadline| deadline.min(LONGEST_TRANSIT));
+    let mut source_warning = None;
+    loop {
+        if stop.is_wanted() {
+            return End::Stopped;
+        }
+        let message = if refused {
+            bus.pop_filtered(&kinds)
+        } else {
+            bus.timed_pop_filtered(gst::ClockTime::from_mseconds(LOOK.as_millis() as u64), &kinds)
+        };
+        match message.as_ref().map(|message| (message, message.view())) {
+            Some((_, gst::MessageView::Error(error))) => return End::Failed(text(&error.error(), error.debug())),
+            Some((message, gst::MessageView::Warning(warning))) => {
+                let text = text(&warning.error(), warning.debug());
+                tracing::warn!(camera = %plan.camera, warning = text, "camera warns");
+                if from_source(message) {
+                    source_warning = Some(text);
+                }
+            }
+            Some((_, gst::MessageView::Eos(_))) => {
+                return match source_warning {
+                    // A dead RTSP server says so: a warning, then the end.
+                    Some(warning) => End::Failed(format!("the stream ended after: {warning}")),
+                    None if plan.ends => End::Ended,
+                    None => End::Over("the stream ended".into()),
+                };
+            }
+            _ if refused => return End::Failed("GStreamer refused to start".into()),
+            _ => {}
+        }
+        let now = Instant::now();
+        if let Some(limit) = now.checked_sub(transit) {
+            feed.give_up_before(limit);
+        }
+        let quiet = now.saturating_duration_since(feed.last_arrival().unwrap_or(began));
+        if let Some(watchdog) = plan.watchdog.filter(|watchdog| quiet >= *watchdog) {
+            return End::Failed(format!("no frame for {} ms", watchdog.as_millis()));
+        }
+        if now.saturating_duration_since(began) >= QUIET_UP && graph.pipeline.current_state() == gst::State::Playing {
+            feed.say_up();
+        }
+    }
+}
+
+/// Whether a message comes from a source or from something inside one; decoders warn about torn
+/// pictures, which is no sign of a lost camera.
+fn from_source(message: &gst::Message) -> bool {
+    let mut object = message.src().cloned();
+    while let Some(current) = object {
+        let source = current.downcast_ref::<gst::Element>().is_some_and(|element| {
+            element.element_flags().contains(gst::ElementFlags::SOURCE) && !element.is::<gst::Pipeline>()
+        });
+        if source {
+            return true;
+        }
+        object = current.parent();
+    }
+    false
+}
+
+fn text(error: &gst::glib::Error, debug: Option<gst::glib::GString>) -> String {
+    match debug {
+        // The last line of the debug text is the element's own detail.
+        Some(debug) => format!("{error} ({})", debug.lines().last().unwrap_or_default()),
+        None => error.to_string(),
+    }
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

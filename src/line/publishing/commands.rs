@@ -1,0 +1,99 @@
+//! Commands to the station: which there are, how large and how often.
+
+use std::time::Instant;
+
+use super::message::{CommandReply, StateMessage};
+use super::now_us;
+
+/// Largest payload of a command, bytes.
+pub(super) const MAX_PAYLOAD: usize = 64 * 1024;
+/// Commands a second over a longer time.
+const RATE: f64 = 10.0;
+/// Commands at once.
+const BURST: f64 = 20.0;
+
+/// What a command may know.
+#[derive(Debug)]
+pub(super) struct Station<'station> {
+    pub(super) boot_id: &'station str,
+    pub(super) state: Option<StateMessage>,
+}
+
+/// Carries a command out.
+pub(super) fn answer(name: &str, payload: &[u8], station: &Station<'_>) -> CommandReply {
+    if payload.len() > MAX_PAYLOAD {
+        return refuse(name, format!("{} bytes are too many: at most {MAX_PAYLOAD}", payload.len()));
+    }
+    match name {
+        "ping" => done(
+            name,
+            serde_json::json!({
+                "boot_id": station.boot_id, "time_us": now_us(), "version": env!("CARGO_PKG_VERSION")
+            }),
+        ),
+        "state" => match serde_json::to_value(&station.state) {
+            Ok(state) => done(name, state),
+            Err(error) => refuse(name, error.to_string()),
+        },
+        _ => refuse(name, "unknown command: there are ping and state".into()),
+    }
+}
+
+fn done(name: &str, result: serde_json::Value) -> CommandReply {
+    CommandReply { command: name.into(), ok: true, result: Some(result), error: None }
+}
+
+fn refuse(name: &str, error: String) -> CommandReply {
+    // A name is as long as a topic may be; a reply need not repeat all of it.
+    CommandReply { command: name.chars().take(64).collect(), ok: false, result: None, error: Some(error) }
+}
+
+/// Lets [`BURST`] commands through at once and [`RATE`] a second over time.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { tokens: BURST, filled: now }
+    }
+
+    /// Whether one more may pass at `now`.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let seconds = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + seconds * RATE).min(BURST);
+        self.filled = now;
+        let pass = self.tokens >= 1.0;
+        if pass {
+            self.tokens -= 1.0;
+        }
+        pass
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_flood_of_commands_is_cut_to_the_rate() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(start);
+        let passed = (0..1000u32).filter(|n| bucket.take(start + Duration::from_millis(10) * *n)).count();
+        // 20 at once and 10 a second for 9.99 seconds.
+        assert!((118..=120).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn unknown_and_oversized_commands_get_an_error() {
+        let station = Station { boot_id: "b", state: None };
+        assert!(answer("ping", b"", &station).ok);
+        assert!(!answer("reboot", b"", &station).ok);
+        assert!(!answer("ping", &vec![b'x'; MAX_PAYLOAD + 1], &station).ok);
+        let long = answer(&"x".repeat(60_000), b"", &station);
+        assert!(!long.ok && long.command.len() == 64);
+    }
+}

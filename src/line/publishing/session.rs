@@ -1,0 +1,420 @@
+//! One connection to the broker, from CONNECT to its end.
+
+mod words;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rumqttc::Outgoing;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAck, PubAckReason, Publish, PublishProperties};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
+use tokio::sync::mpsc;
+
+use words::{expiry_s, fit, json_properties};
+
+use super::commands::Bucket;
+use super::shared::{Order, Shared};
+use super::topics::Topics;
+use super::{ONLINE, STOPPED, broker, now_us};
+use crate::inspection::Decision;
+use crate::line::outbox::{Outbox, Waiting};
+
+/// Publishes in flight at most; fewer where the broker's receive maximum says so.
+const WINDOW: usize = 100;
+/// Places in flight kept free of decisions, for state and replies.
+const RESERVE: usize = 8;
+/// Requests between us and the client: every decision makes two, the rest is state and replies.
+const REQUESTS: usize = 4 * WINDOW;
+/// Decisions read from the outbox at once.
+const PAGE: usize = 64;
+/// How often deadlines are looked at when nothing happens.
+const TICK: Duration = Duration::from_millis(50);
+/// How long the last words may take to be acknowledged, and the disconnect to be sent.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// A decision that the broker refused is offered again after so long.
+const OFFER_AGAIN: Duration = Duration::from_secs(30);
+/// After a failed read the outbox is left alone for so long.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Largest packet we accept, bytes: above the embedded broker's own limit, so that no client can
+/// break our connection with a large command.
+const MAX_INCOMING: u32 = 1024 * 1024;
+
+/// Options every client of ours has.
+pub(super) fn options(client_id: String, host: &str, port: u16, keep_alive_s: u16) -> MqttOptions {
+    let mut options = MqttOptions::new(client_id, host, port);
+    options
+        .set_keep_alive(Duration::from_secs(keep_alive_s.max(5).into()))
+        .set_clean_start(true)
+        .set_max_packet_size(Some(MAX_INCOMING))
+        .set_outgoing_inflight_upper_limit((WINDOW + RESERVE) as u16);
+    let mut network = options.network_options();
+    // A decision must not wait for the acknowledgement of the one before.
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
+    options
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// In order, as told.
+    Stopped,
+    /// Without a word, as told.
+    Aborted,
+    /// Broken or never made.
+    Lost(ConnectionError),
+}
+
+/// What stays from one connection to the next.
+#[derive(Debug)]
+pub(super) struct Speaker {
+    pub(super) shared: Arc<Shared>,
+    outbox: Outbox,
+    topics: Topics,
+    boot_id: String,
+    expiry_s: u32,
+    /// Highest row published so far: up to here a publish is a repetition.
+    published_row: i64,
+    /// Row of the decision retained on each camera's `last`, so that it never goes back.
+    last_rows: HashMap<String, i64>,
+    bucket: Bucket,
+}
+
+impl Speaker {
+    pub(super) fn new(shared: Arc<Shared>, outbox: Outbox, topics: Topics, boot_id: String, expiry_s: u32) -> Self {
+        let bucket = Bucket::new(Instant::now());
+        Self { shared, outbox, topics, boot_id, expiry_s, published_row: 0, last_rows: HashMap::new(), bucket }
+    }
+
+    /// Whether there are decisions that the broker has not acknowledged.
+    pub(super) fn has_decisions(&self) -> bool {
+        !self.outbox.is_empty() || self.shared.has_direct()
+    }
+
+    /// Reports the decisions that stand nowhere but here, at the end.
+    pub(super) fn lose_unstored(&self) {
+        while let Some(decision) = self.shared.take_direct() {
+            self.shared.lose(&decision.result_id);
+        }
+    }
+}
+
+/// What a QoS 1 publish carries.
+#[derive(Debug, Clone, PartialEq)]
+enum Sent {
+    /// A decision of the outbox.
+    Row(i64),
+    /// A decision that the outbox did not take.
+    Unstored(Box<Decision>),
+    /// State, availability, model or a reply.
+    Word,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Publishing,
+    /// The last words are out.
+    Farewell {
+        until: Instant,
+    },
+    /// DISCONNECT is on its way.
+    Leaving {
+        until: Instant,
+    },
+}
+
+struct Session<'speaker> {
+    speaker: &'speaker mut Speaker,
+    client: AsyncClient,
+    connected_at: Option<Instant>,
+    phase: Phase,
+    disconnect_sent: bool,
+    /// Handed to the client at QoS 1, in order, not yet numbered by it.
+    handed: VecDeque<Sent>,
+    /// In flight, by packet number.
+    flying: HashMap<u16, Sent>,
+    page: VecDeque<Waiting>,
+    /// Row up to which the outbox was read.
+    cursor: i64,
+    /// Rows up to here were made before this connection.
+    replay_mark: i64,
+    window: usize,
+    max_packet: usize,
+    refused_at: Option<Instant>,
+    read_failed_at: Option<Instant>,
+}
+
+/// Runs one connection to its end. Also returns when the broker accepted it.
+pub(super) async fn run(speaker: &mut Speaker, options: MqttOptions) -> (End, Option<Instant>) {
+    let shared = Arc::clone(&speaker.shared);
+    let (client, mut eventloop) = AsyncClient::new(options, REQUESTS);
+    let (event_sender, mut events) = mpsc::channel(256);
+    // Polled to the end, never cancelled half way: a cancelled poll can lose a flush.
+    let poller = async move {
+        loop {
+            match eventloop.poll().await {
+                // The receiver lives as long as this future.
+                Ok(event) => drop(event_sender.send(event).await),
+                Err(error) => return error,
+            }
+        }
+    };
+    tokio::pin!(poller);
+    let mut session = Session::new(speaker, client);
+    loop {
+        let mut lost = None;
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => session.handle(event),
+            error = &mut poller => lost = Some(error),
+            () = shared.wake.notified() => {}
+            () = tokio::time::sleep(TICK) => {}
+        }
+        while let Ok(event) = events.try_recv() {
+            session.handle(event);
+        }
+        let end = match lost {
+            // The broker may close first once it has our DISCONNECT.
+            Some(_) if matches!(session.phase, Phase::Leaving { .. }) => Some(End::Stopped),
+            Some(error) => Some(End::Lost(error)),
+            None => session.step(),
+        };
+        if let Some(end) = end {
+            session.keep_unstored();
+            if matches!(end, End::Stopped) {
+                session.speaker.lose_unstored();
+            }
+            return (end, session.connected_at);
+        }
+    }
+}
+
+impl<'speaker> Session<'speaker> {
+    fn new(speaker: &'speaker mut Speaker, client: AsyncClient) -> Self {
+        Self {
+            speaker,
+            client,
+            connected_at: None,
+            phase: Phase::Publishing,
+            disconnect_sent: false,
+            handed: VecDeque::new(),
+            flying: HashMap::new(),
+            page: VecDeque::new(),
+            cursor: 0,
+            replay_mark: 0,
+            window: WINDOW,
+            max_packet: broker::MAX_PACKET,
+            refused_at: None,
+            read_failed_at: None,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Incoming(Packet::ConnAck(connack)) => self.connected(&connack),
+            // Number 0 is QoS 0.
+            Event::Outgoing(Outgoing::Publish(number)) if number != 0 => match self.handed.pop_front() {
+                Some(sent) => drop(self.flying.insert(number, sent)),
+                None => tracing::error!(number, "client sent a publish that was not handed to it"),
+            },
+            Event::Outgoing(Outgoing::Disconnect) => self.disconnect_sent = true,
+            Event::Incoming(Packet::PubAck(ack)) => self.acknowledged(&ack),
+            Event::Incoming(Packet::Publish(publish)) => self.command(&publish),
+            _ => {}
+        }
+    }
+
+    fn connected(&mut self, connack: &ConnAck) {
+        if let Some(limits) = &connack.properties {
+            if let Some(receive_max) = limits.receive_max {
+                self.window = usize::from(receive_max).saturating_sub(RESERVE).clamp(1, WINDOW);
+            }
+            if let Some(max_packet) = limits.max_packet_size {
+                self.max_packet = self.max_packet.min(max_packet as usize);
+            }
+        }
+        // Acknowledged rows still on their way to the disk would be published again.
+        if let Err(error) = self.speaker.outbox.settle() {
+            tracing::error!(%error, "outbox could not settle");
+        }
+        self.replay_mark = self.speaker.outbox.newest_row();
+        self.connected_at = Some(Instant::now());
+        tracing::info!(waiting = self.speaker.outbox.len(), "broker connected");
+        if self.client.try_subscribe(self.speaker.topics.commands(), QoS::AtLeastOnce).is_err() {
+            tracing::warn!("commands could not be subscribed to");
+        }
+        self.say(self.speaker.topics.availability(), ONLINE.into());
+        let news = self.speaker.shared.news(true);
+        self.say_news(news);
+        self.speaker.shared.set_connected(true);
+    }
+
+    fn acknowledged(&mut self, ack: &PubAck) {
+        let Some(sent) = self.flying.remove(&ack.pkid) else { return };
+        let taken = matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
+        match sent {
+            Sent::Row(row) if taken => {
+                self.speaker.shared.count_acknowledged();
+                if let Err(error) = self.speaker.outbox.remove(vec![row]) {
+                    tracing::error!(%error, row, "acknowledged decision could not be removed from the outbox");
+                }
+            }
+            Sent::Unstored(_) if taken => self.speaker.shared.count_acknowledged(),
+            Sent::Word if taken => {}
+            Sent::Row(row) => {
+                self.refused_at = Some(Instant::now());
+                tracing::error!(row, reason = ?ack.reason, "broker refused a decision; it stays in the outbox");
+            }
+            Sent::Unstored(decision) => self.speaker.shared.lose(&decision.result_id),
+            Sent::Word => tracing::warn!(reason = ?ack.reason, "broker refused a message that is not a decision"),
+        }
+    }
+
+    /// Does what there is to do; how the connection ends, if it shall.
+    fn step(&mut self) -> Option<End> {
+        let now = Instant::now();
+        let stop = match self.speaker.shared.current_order() {
+            Order::Abort => return Some(End::Aborted),
+            Order::Stop { until } => Some(until),
+            Order::Run => None,
+        };
+        if self.connected_at.is_none() {
+            let hopeless = stop.is_some_and(|until| now >= until || !self.speaker.has_decisions());
+            return hopeless.then_some(End::Stopped);
+        }
+        match self.phase {
+            Phase::Publishing => {
+                let news = self.speaker.shared.news(false);
+                self.say_news(news);
+                self.fill(now);
+                let done = |session: &Self| {
+                    !session.speaker.has_decisions()
+                        && session.handed.iter().chain(session.flying.values()).all(|sent| *sent == Sent::Word)
+                };
+                if stop.is_some_and(|until| now >= until || done(self)) {
+                    let state = self.speaker.shared.last_state(now_us());
+                    self.say_json(self.speaker.topics.state(), &state);
+                    self.say(self.speaker.topics.availability(), STOPPED.into());
+                    self.phase = Phase::Farewell { until: now + FAREWELL };
+                }
+                None
+            }
+            Phase::Farewell { until } => {
+                let said = !self.handed.iter().chain(self.flying.values()).any(|sent| *sent == Sent::Word);
+                if said || now >= until {
+                    if self.client.try_disconnect().is_err() {
+                        return Some(End::Stopped);
+                    }
+                    self.phase = Phase::Leaving { until: now + FAREWELL };
+                }
+                None
+            }
+            Phase::Leaving { until } => (self.disconnect_sent || now >= until).then_some(End::Stopped),
+        }
+    }
+
+    /// Publishes decisions as far as the window allows: those that the outbox did not take, then
+    /// the outbox in order.
+    fn fill(&mut self, now: Instant) {
+        if self.refused_at.is_some_and(|at| now.duration_since(at) > OFFER_AGAIN) {
+            self.refused_at = None;
+            self.page.clear();
+            self.cursor = 0;
+        }
+        while self.handed.len() + self.flying.len() < self.window {
+            if let Some(decision) = self.speaker.shared.take_direct() {
+                self.publish(decision, None);
+                continue;
+            }
+            if self.page.is_empty() && !self.read(now) {
+                return;
+            }
+            if let Some(Waiting { row, decision }) = self.page.pop_front() {
+                self.cursor = row;
+                let under_way = Sent::Row(row);
+                if !self.handed.contains(&under_way) && !self.flying.values().any(|sent| *sent == under_way) {
+                    self.publish(decision, Some(row));
+                }
+            }
+        }
+    }
+
+    /// Reads the next page; whether there is something on it.
+    fn read(&mut self, now: Instant) -> bool {
+        if self.cursor >= self.speaker.outbox.newest_row()
+            || self.read_failed_at.is_some_and(|at| now.duration_since(at) < READ_AGAIN)
+        {
+            return false;
+        }
+        match self.speaker.outbox.page(self.cursor, PAGE) {
+            Ok(page) => self.page = page.into(),
+            Err(error) => {
+                tracing::error!(%error, "outbox could not be read; trying again");
+                self.read_failed_at = Some(now);
+            }
+        }
+        !self.page.is_empty()
+    }
+
+    fn publish(&mut self, mut decision: Decision, row: Option<i64>) {
+        let speaker = &mut *self.speaker;
+        let replayed = row.is_some_and(|row| row <= self.replay_mark || row <= speaker.published_row);
+        decision.published_us = now_us();
+        decision.replayed = replayed;
+        decision.age_ms = replayed.then(|| ((decision.published_us - decision.decided_us).max(0) / 1000) as u64);
+        let topic = speaker.topics.decision(&decision.camera);
+        let Some(payload) = fit(&mut decision, self.max_packet.saturating_sub(topic.len() + 64)) else {
+            tracing::error!(
+                result_id = decision.result_id,
+                max_packet = self.max_packet,
+                "decision is larger than the broker takes; it stays in the outbox"
+            );
+            self.refused_at = Some(Instant::now());
+            return;
+        };
+        let properties = PublishProperties {
+            message_expiry_interval: Some(expiry_s(&decision, speaker.expiry_s)),
+            ..json_properties()
+        };
+        let last = speaker.topics.last(&decision.camera);
+        let sent = match row {
+            Some(row) => Sent::Row(row),
+            None => Sent::Unstored(Box::new(decision.clone())),
+        };
+        if self.client.try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload.clone(), properties).is_err()
+        {
+            // The window keeps the requests below their bound, so this is a camera's name that
+            // makes no topic.
+            tracing::error!(result_id = decision.result_id, camera = decision.camera, "decision cannot be published");
+            self.refused_at = Some(Instant::now());
+            return;
+        }
+        self.handed.push_back(sent);
+        if replayed {
+            speaker.shared.count_replayed();
+        }
+        let Some(row) = row else { return };
+        speaker.published_row = speaker.published_row.max(row);
+        let last_row = speaker.last_rows.entry(decision.camera).or_default();
+        if row > *last_row {
+            *last_row = row;
+            // Not acknowledged: the next decision makes it good.
+            if self.client.try_publish_with_properties(last, QoS::AtMostOnce, true, payload, json_properties()).is_err()
+            {
+                tracing::warn!("last decision could not be retained");
+            }
+        }
+    }
+
+    /// Puts decisions that stand only here back where the next connection finds them.
+    fn keep_unstored(&mut self) {
+        let handed = self.handed.drain(..);
+        for sent in handed.chain(self.flying.drain().map(|(_, sent)| sent)) {
+            if let Sent::Unstored(decision) = sent {
+                self.speaker.shared.submit_directly(*decision);
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a session says beside decisions, and how messages are dressed.
+
+use std::time::Instant;
+
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
+use serde::Serialize;
+
+use super::super::commands;
+use super::super::shared::News;
+use super::{RESERVE, Sent, Session};
+use crate::inspection::Decision;
+
+impl Session<'_> {
+    pub(super) fn say_news(&mut self, news: News) {
+        for state in &news.states {
+            self.say_json(self.speaker.topics.state(), state);
+        }
+        if let Some(model) = &news.model {
+            self.say_json(self.speaker.topics.model(), model);
+        }
+        if let Some(stats) = &news.stats
+            && let Ok(payload) = serde_json::to_vec(stats)
+        {
+            let topic = self.speaker.topics.stats();
+            // Counters are repeated in seconds; one that does not get through is no loss.
+            drop(self.client.try_publish_with_properties(topic, QoS::AtMostOnce, false, payload, json_properties()));
+        }
+    }
+
+    fn say_json(&mut self, topic: String, message: &impl Serialize) {
+        match serde_json::to_vec(message) {
+            Ok(payload) => self.say(topic, payload),
+            Err(error) => tracing::error!(%error, topic, "message cannot be written as JSON"),
+        }
+    }
+
+    /// Publishes a retained message that is not a decision.
+    fn say(&mut self, topic: String, payload: Vec<u8>) {
+        match self.client.try_publish(topic, QoS::AtLeastOnce, true, payload) {
+            Ok(()) => self.handed.push_back(Sent::Word),
+            Err(error) => tracing::warn!(%error, "message could not be handed to the client"),
+        }
+    }
+
+    pub(super) fn command(&mut self, publish: &Publish) {
+        let Ok(topic) = std::str::from_utf8(&publish.topic) else { return };
+        let Some(name) = self.speaker.topics.command(topic) else { return };
+        if publish.retain {
+            tracing::warn!(name, "retained command ignored: it would come again at every connection");
+            return;
+        }
+        if !self.speaker.bucket.take(Instant::now()) {
+            tracing::warn!("command ignored: too many in a short time");
+            return;
+        }
+        let station = commands::Station { boot_id: &self.speaker.boot_id, state: self.speaker.shared.state() };
+        let reply = commands::answer(name, &publish.payload, &station);
+        tracing::info!(command = reply.command, ok = reply.ok, "command answered");
+        let properties = publish.properties.as_ref();
+        let Some(topic) = properties.and_then(|given| given.response_topic.clone()) else { return };
+        if !self.speaker.topics.may_reply_to(&topic) {
+            tracing::warn!(topic, "reply not sent: the response topic is not one to reply to");
+            return;
+        }
+        if self.handed.len() + self.flying.len() >= self.window + RESERVE {
+            tracing::warn!("reply not sent: the broker does not acknowledge");
+            return;
+        }
+        let correlation_data = properties.and_then(|given| given.correlation_data.clone());
+        let properties = PublishProperties { correlation_data, ..json_properties() };
+        let Ok(payload) = serde_json::to_vec(&reply) else { return };
+        if self.client.try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties).is_ok() {
+            self.handed.push_back(Sent::Word);
+        }
+    }
+}
+
+pub(super) fn json_properties() -> PublishProperties {
+    PublishProperties {
+        payload_format_indicator: Some(1),
+        content_type: Some("application/json".into()),
+        ..PublishProperties::default()
+    }
+}
+
+/// How long the broker keeps a decision for a subscriber, seconds: as long as it is useful. A
+/// replayed one is for the record only, whatever the deadline was.
+pub(super) fn expiry_s(decision: &Decision, default_s: u32) -> u32 {
+    match decision.deadline_ms {
+        Some(deadline_ms) if !decision.replayed => u32::try_from(deadline_ms.div_ceil(1000)).unwrap_or(u32::MAX).max(1),
+        _ => default_s,
+    }
+}
+
+/// The payload in at most `limit` bytes: with fewer regions where needed, those of the highest
+/// peaks kept; none where even that is too much.
+pub(super) fn fit(decision: &mut Decision, limit: usize) -> Option<Vec<u8>> {
+    let given = decision.regions.len();
+    loop {
+        let payload = serde_json::to_vec(decision).ok()?;
+        if payload.len() <= limit {
+            if decision.regions.len() < given {
+                let kept = decision.regions.len();
+                tracing::warn!(result_id = decision.result_id, given, kept, "decision published with fewer regions");
+            }
+            return Some(payload);
+        }
+        if decision.regions.is_empty() {
+            return None;
+        }
+        let half = decision.regions.len() / 2;
+        decision.regions.truncate(half);
+    }
+}

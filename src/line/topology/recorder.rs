@@ -1,0 +1,329 @@
+//! Outcomes -> decision records: numbered without gaps, archived, counted, handed to delivery.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ulid::Ulid;
+
+use super::keeper::Keeper;
+use super::latency::Latencies;
+use crate::bundle::ImageBoundary;
+use crate::config::{Config, Decisions, Policy, Station};
+use crate::inspection::{
+    AnomalyMap, DECISION_SCHEMA_VERSION, Decision, Frame, FrameId, Latency, ModelIdentity, NotInspected, Outcome,
+    PartSource, Picture, Stamp, Verdict,
+};
+use crate::line::capture::LostFrame;
+use crate::line::publishing::{Delivery, Stats};
+
+/// What a decision is about.
+pub(super) struct Subject {
+    camera: Arc<str>,
+    id: FrameId,
+    part_id: Option<Arc<str>>,
+    part_source: PartSource,
+    captured: Stamp,
+    deadline: Option<Duration>,
+    picture: Option<Arc<Picture>>,
+}
+
+impl From<Frame> for Subject {
+    fn from(frame: Frame) -> Self {
+        Self {
+            camera: frame.camera,
+            id: frame.id,
+            part_id: frame.part_id,
+            part_source: frame.part_source,
+            captured: frame.captured,
+            deadline: frame.deadline,
+            picture: Some(frame.picture),
+        }
+    }
+}
+
+impl From<LostFrame> for Subject {
+    fn from(lost: LostFrame) -> Self {
+        Self {
+            camera: lost.camera,
+            id: lost.id,
+            part_id: lost.part_id,
+            part_source: lost.part_source,
+            captured: lost.captured,
+            deadline: lost.deadline,
+            picture: None,
+        }
+    }
+}
+
+/// What was decided, by whom and how long it took.
+pub(super) struct Judgement {
+    pub(super) outcome: Outcome,
+    pub(super) map: Option<AnomalyMap>,
+    pub(super) model: Option<(ModelIdentity, ImageBoundary)>,
+    /// Queue, batch and infer times; the rest until the record is made is `decide`. None where
+    /// nothing was scored: all the time was spent waiting.
+    pub(super) latency: Option<Latency>,
+}
+
+impl Judgement {
+    pub(super) fn not_inspected(cause: NotInspected) -> Self {
+        Self { outcome: Outcome::not_inspected(cause), map: None, model: None, latency: None }
+    }
+}
+
+struct State {
+    sequence: u64,
+    stats: Stats,
+    /// Since the last message on `stats`.
+    recent: Latencies,
+    recent_frames: u64,
+    since: Instant,
+    all: Latencies,
+}
+
+/// Percentiles of capture to decision, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+pub struct LatencySummary {
+    /// Half of the decisions came within this time.
+    pub p50_ms: f64,
+    /// 90 % of them.
+    pub p90_ms: f64,
+    /// 99 % of them.
+    pub p99_ms: f64,
+    /// All of them.
+    pub highest_ms: f64,
+}
+
+/// Makes decision records. Shared by everybody who decides.
+pub(super) struct Recorder {
+    station: Station,
+    policy: Decisions,
+    boot_id: String,
+    delivery: Arc<Delivery>,
+    keeper: Option<Keeper>,
+    observer: Option<SyncSender<Decision>>,
+    state: Mutex<State>,
+    pub(super) not_archived: AtomicU64,
+    pub(super) not_stored: AtomicU64,
+}
+
+fn utc_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+impl Recorder {
+    pub(super) fn new(
+        config: &Config,
+        boot_id: String,
+        delivery: Arc<Delivery>,
+        keeper: Option<Keeper>,
+        observer: Option<SyncSender<Decision>>,
+    ) -> Self {
+        let stats = Stats {
+            cameras: config.camera.iter().map(|camera| (camera.name.clone(), 0)).collect(),
+            ..Stats::default()
+        };
+        Self {
+            station: config.station.clone(),
+            policy: config.decisions.clone(),
+            boot_id,
+            delivery,
+            keeper,
+            observer,
+            state: Mutex::new(State {
+                sequence: 0,
+                stats,
+                recent: Latencies::default(),
+                recent_frames: 0,
+                since: Instant::now(),
+                all: Latencies::default(),
+            }),
+            not_archived: AtomicU64::new(0),
+            not_stored: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a frame that was grabbed, whatever becomes of it.
+    pub(super) fn count_frame(&self, camera: &str) {
+        let mut state = self.lock();
+        state.stats.frames += 1;
+        state.recent_frames += 1;
+        match state.stats.cameras.get_mut(camera) {
+            Some(count) => *count += 1,
+            None => drop(state.stats.cameras.insert(camera.to_owned(), 1)),
+        }
+    }
+
+    /// Counts a batch that was scored.
+    pub(super) fn count_batch(&self) {
+        self.lock().stats.batches += 1;
+    }
+
+    /// Makes the one decision about a frame.
+    pub(super) fn record(&self, subject: impl Into<Subject>, judgement: Judgement) {
+        let subject = subject.into();
+        let Judgement { outcome, map, model, latency } = judgement;
+        // Numbers are given and handed over under one lock, so that they leave in order.
+        let mut state = self.lock();
+        let spent = subject.captured.monotonic.elapsed();
+        let latency = match latency {
+            None => Latency { queue_ms: ms(spent), ..Latency::default() },
+            Some(split) => {
+                let known = split.queue_ms + split.batch_ms + split.infer_ms;
+                Latency { decide_ms: (ms(spent) - known).max(0.0), ..split }
+            }
+        };
+        state.sequence += 1;
+        let decided_us = utc_us();
+        let boundaries = model.as_ref().map(|(_, boundaries)| *boundaries);
+        let mut decision = Decision {
+            schema_version: DECISION_SCHEMA_VERSION,
+            result_id: Ulid::generate().to_string(),
+            boot_id: self.boot_id.clone(),
+            sequence: state.sequence,
+            site: self.station.site.clone(),
+            line: self.station.line.clone(),
+            station: self.station.station.clone(),
+            camera: subject.camera.to_string(),
+            frame: subject.id.0,
+            part_id: subject.part_id.as_deref().map(Into::into),
+            part_source: subject.part_source,
+            verdict: outcome.verdict,
+            eject: match outcome.verdict {
+                Verdict::Accept => false,
+                Verdict::Reject => true,
+                Verdict::Suspect => self.policy.suspect == Policy::Reject,
+                Verdict::NotInspected => self.policy.not_inspected == Policy::Reject,
+            },
+            reasons: outcome.reasons,
+            image_score: outcome.image_score,
+            threshold: boundaries.map(|b| b.abnormal),
+            boundary: boundaries.map(|b| b.normal),
+            regions: outcome.regions,
+            model: model.map(|(identity, _)| identity),
+            captured_us: subject.captured.utc_us,
+            captured_source: subject.captured.source,
+            decided_us,
+            published_us: decided_us,
+            latency,
+            deadline_ms: subject.deadline.map(|deadline| deadline.as_millis() as u64),
+            deadline_met: subject.deadline.map(|deadline| spent <= deadline),
+            replayed: false,
+            age_ms: None,
+            image_ref: None,
+            heatmap_ref: None,
+        };
+        let place = self.archive_place(&mut decision, subject.picture.as_ref(), map.is_some());
+        state.count(&decision, ms(spent));
+        if let Some(observer) = &self.observer
+            && let Err(TrySendError::Full(_)) = observer.try_send(decision.clone())
+        {
+            tracing::trace!(sequence = decision.sequence, "an onlooker is too slow and missed a decision");
+        }
+        tracing::trace!(
+            camera = decision.camera,
+            frame = decision.frame,
+            verdict = decision.verdict.as_str(),
+            sequence = decision.sequence,
+            "decision"
+        );
+        let archived = place.map(|place| (place, decision.clone()));
+        if let Err(error) = self.delivery.submit(decision) {
+            self.not_stored.fetch_add(1, Ordering::SeqCst);
+            tracing::error!(error = %super::describe(&error), "decision is not in the outbox");
+        }
+        drop(state);
+        if let (Some((place, decision)), Some(picture)) = (archived, subject.picture) {
+            place.store(decision, picture, map);
+        }
+    }
+
+    /// Names the archived files in a decision that is to be kept and has a place in the queue.
+    fn archive_place(
+        &self,
+        decision: &mut Decision,
+        picture: Option<&Arc<Picture>>,
+        with_map: bool,
+    ) -> Option<super::keeper::Place<'_>> {
+        let keeper = self.keeper.as_ref()?;
+        picture?;
+        let (image, heatmap) = keeper.references(decision)?;
+        let Some(place) = keeper.reserve() else {
+            self.not_archived.fetch_add(1, Ordering::SeqCst);
+            tracing::warn!(
+                camera = decision.camera,
+                frame = decision.frame,
+                "archive queue full: frame not archived, decision without references"
+            );
+            return None;
+        };
+        decision.image_ref = Some(image);
+        decision.heatmap_ref = with_map.then_some(heatmap);
+        Some(place)
+    }
+
+    /// The counters; `restart` begins a new span for rate and percentiles.
+    pub(super) fn stats(&self, restart: bool) -> Stats {
+        let delivery = self.delivery.counters();
+        let mut state = self.lock();
+        let seconds = state.since.elapsed().as_secs_f64();
+        let stats = Stats {
+            acknowledged: delivery.acknowledged,
+            outbox: delivery.waiting,
+            frames_per_second: if seconds > 0.0 { state.recent_frames as f64 / seconds } else { 0.0 },
+            latency_p50_ms: state.recent.quantile(0.5),
+            latency_p99_ms: state.recent.quantile(0.99),
+            ..state.stats.clone()
+        };
+        if restart {
+            state.recent = Latencies::default();
+            state.recent_frames = 0;
+            state.since = Instant::now();
+        }
+        stats
+    }
+
+    /// Percentiles since the start.
+    pub(super) fn latency(&self) -> LatencySummary {
+        let state = self.lock();
+        LatencySummary {
+            p50_ms: state.all.quantile(0.5),
+            p90_ms: state.all.quantile(0.9),
+            p99_ms: state.all.quantile(0.99),
+            highest_ms: state.all.highest(),
+        }
+    }
+
+    /// Waits for the archive.
+    pub(super) fn finish_archive(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.stop();
+        }
+    }
+}
+
+impl State {
+    fn count(&mut self, decision: &Decision, latency_ms: f64) {
+        self.recent.add(latency_ms);
+        self.all.add(latency_ms);
+        let stats = &mut self.stats;
+        stats.decisions += 1;
+        *match decision.verdict {
+            Verdict::Accept => &mut stats.accept,
+            Verdict::Reject => &mut stats.reject,
+            Verdict::Suspect => &mut stats.suspect,
+            Verdict::NotInspected => &mut stats.not_inspected,
+        } += 1;
+    }
+}

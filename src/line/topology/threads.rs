@@ -1,0 +1,135 @@
+//! The threads of a line, started and ended in the order of the flow.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::error::LineError;
+use super::model::{self, ActiveModel, Loader, Successor};
+use super::pulse::StopFlag;
+use super::recorder::Judgement;
+use super::{Shared, worker};
+use crate::config::Config;
+use crate::inspection::NotInspected;
+use crate::line::capture::{Capture, CaptureEvent};
+
+/// Time between two looks at the broker's connection.
+const PULSE: Duration = Duration::from_millis(100);
+/// Camera events waiting at most.
+const EVENTS: usize = 64;
+
+/// The threads of a line; ended in order when dropped.
+pub(super) struct Threads {
+    shared: Arc<Shared>,
+    capture: Option<Capture>,
+    intake: Option<JoinHandle<()>>,
+    worker: Option<JoinHandle<()>>,
+    attendants: Vec<JoinHandle<()>>,
+    stop: Arc<StopFlag>,
+}
+
+impl Threads {
+    pub(super) fn start(
+        config: &Config,
+        shared: &Arc<Shared>,
+        loader: Loader,
+        path: PathBuf,
+        active: ActiveModel,
+    ) -> Result<Self, LineError> {
+        let mut threads = Self {
+            shared: shared.clone(),
+            capture: None,
+            intake: None,
+            worker: None,
+            attendants: Vec::new(),
+            stop: Arc::default(),
+        };
+        let successor = Arc::new(Successor::default());
+        let (work, next) = (shared.clone(), successor.clone());
+        threads.worker = Some(spawn("scorer", move || worker::work(&work, active, &next))?);
+        let deadlines = shared.clone();
+        threads.attendants.push(spawn("deadlines", move || worker::keep_deadlines(&deadlines))?);
+        if loader.registry().is_some() {
+            let (watched, stop) = (shared.clone(), threads.stop.clone());
+            threads.attendants.push(spawn("model-watch", move || {
+                let problem = |text| watched.note(|station| station.model_problem = text);
+                model::watch(&loader, path, &successor, &problem, &stop);
+            })?);
+        }
+        let (pulse, stop) = (shared.clone(), threads.stop.clone());
+        let interval = Duration::from_secs(config.mqtt.stats_interval_s);
+        threads.attendants.push(spawn("pulse", move || pulse_until_stopped(&pulse, interval, &stop))?);
+        let (sender, receiver) = sync_channel::<CaptureEvent>(EVENTS);
+        let intake = shared.clone();
+        // Ends when the last camera's thread has let go of its sender.
+        threads.intake = Some(spawn("intake", move || receiver.into_iter().for_each(|event| intake.event(event)))?);
+        threads.capture = Some(Capture::start(&config.camera, &sender).map_err(Box::new)?);
+        Ok(threads)
+    }
+
+    /// Ends every thread in the order of the flow, so that each frame has its decision and each
+    /// kept frame is on the disk.
+    pub(super) fn end(&mut self) {
+        if let Some(capture) = self.capture.take() {
+            capture.stop();
+        }
+        join(self.intake.take());
+        let shared = &self.shared;
+        shared.queue.close();
+        join(self.worker.take());
+        shared.stopping.store(true, Ordering::SeqCst);
+        shared.deadlines_changed.notify_all();
+        self.stop.now();
+        self.attendants.drain(..).for_each(|thread| join(Some(thread)));
+        // Nothing is left here unless a thread died.
+        let left = shared.ledger().close_all();
+        for frame in left {
+            tracing::error!(camera = %frame.camera, frame = frame.id.0, "frame left without a decision");
+            shared.recorder.record(frame, Judgement::not_inspected(NotInspected::Stopped));
+        }
+        shared.recorder.finish_archive();
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LineError> {
+    std::thread::Builder::new().name(name.into()).spawn(body).map_err(|source| LineError::Thread { name, source })
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    let Some(thread) = thread else { return };
+    let name = thread.thread().name().unwrap_or_default().to_owned();
+    if thread.join().is_err() {
+        tracing::error!(thread = name, "a thread of the line had panicked");
+    }
+}
+
+/// Watches the broker's connection and publishes counters.
+fn pulse_until_stopped(shared: &Shared, interval: Duration, stop: &StopFlag) {
+    let mut next = Instant::now() + interval;
+    while !stop.wait(PULSE) {
+        let connected = shared.delivery.counters().connected;
+        shared.note(|station| station.broker_connected = connected);
+        if Instant::now() >= next {
+            next += interval;
+            let stats = shared.recorder.stats(true);
+            shared.delivery.set_stats(&stats);
+            tracing::info!(
+                frames = stats.frames,
+                decisions = stats.decisions,
+                frames_per_second = stats.frames_per_second,
+                latency_p99_ms = stats.latency_p99_ms,
+                outbox = stats.outbox,
+                "line"
+            );
+        }
+    }
+}

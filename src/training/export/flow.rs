@@ -1,0 +1,165 @@
+//! A folded flow as ONNX nodes: rows of feature vectors in, a map of log-likelihoods out.
+//!
+//! Matrix products on rows, not 1×1 convolutions: ONNX Runtime reorders memory around every split
+//! of a convolution's channels, which made the flow a third dearer on a CPU.
+
+use super::graph::{GraphBuilder, integer_attribute, integers_attribute};
+use crate::scoring::Layout;
+use crate::training::flow::{FoldedBlock, FoldedFlow};
+
+/// Opset from which the reductions take their axes as an input.
+const AXES_AS_INPUT: i64 = 18;
+/// Bound of a block's log-scale (the soft clamp of the coupling).
+const CLAMP: f32 = 1.9;
+
+/// Adds the nodes of one flow. `features` is the level's map of `layout`, `output` the name of the
+/// log-likelihood map, f32 `[batch, row, column]`.
+pub(super) fn append(
+    graph: &mut GraphBuilder,
+    level: usize,
+    flow: &FoldedFlow,
+    (features, layout): (&str, Layout),
+    opset: i64,
+    output: &str,
+) {
+    let FoldedFlow { rows, columns, channels, .. } = *flow;
+    let cells = rows * columns;
+    let name = |part: &str| format!("flow{level}/{part}");
+    let features = to_rows_and_columns(graph, level, flow.pooling, (features, layout));
+
+    // 0 keeps the batch axis: were the map of another size than the flow's grid, the Reshape would
+    // fail instead of mixing cells of different pictures.
+    let grid = graph.integers(&name("grid"), &[0, cells as i64, channels as i64]);
+    let grid = graph.node("Reshape", &[&features, &grid], &name("cells"), vec![]);
+    let vectors = graph.integers(&name("vectors"), &[-1, channels as i64]);
+    let raw = graph.node("Reshape", &[&grid, &vectors], &name("raw"), vec![]);
+    let scale = graph.floats(&name("scale"), &[channels], flow.input_scale.iter().copied());
+    let shift = graph.floats(&name("shift"), &[channels], flow.input_shift.iter().copied());
+    let scaled = graph.node("Mul", &[&raw, &scale], &name("scaled"), vec![]);
+    let mut x = graph.node("Add", &[&scaled, &shift], &name("x"), vec![]);
+
+    let second = channels / 2;
+    let halves = graph.integers(&name("halves"), &[(channels - second) as i64, second as i64]);
+    let scale_and_shift = graph.integers(&name("scale_and_shift"), &[second as i64; 2]);
+    let hidden = flow.blocks.first().map_or(0, |block| block.w1.ncols());
+    let with_cells = graph.integers(&name("with_cells"), &[-1, cells as i64, hidden as i64]);
+    let without_cells = graph.integers(&name("without_cells"), &[-1, hidden as i64]);
+    let clamp = graph.floats(&name("clamp"), &[], [CLAMP]);
+    let shapes = Shapes { halves, scale_and_shift, with_cells, without_cells, clamp };
+    let mut sums = Vec::new();
+    for (index, block) in flow.blocks.iter().enumerate() {
+        let (next, log_scale) = append_block(graph, &name(&format!("block{index}")), flow, block, &shapes, &x);
+        x = next;
+        sums.push(reduce(graph, "ReduceSum", &log_scale, true, &name(&format!("block{index}/sum"))));
+    }
+
+    let square = reduce(graph, "ReduceSumSquare", &x, opset >= AXES_AS_INPUT, &name("square"));
+    let minus_half = graph.floats(&name("minus_half"), &[], [-0.5]);
+    let constant = graph.floats(&name("constant"), &[], [flow.constant]);
+    let length = graph.floats(&name("length"), &[], [channels as f32]);
+    sums.push(graph.node("Mul", &[&square, &minus_half], &name("gaussian"), vec![]));
+    sums.push(constant);
+    let terms: Vec<&str> = sums.iter().map(String::as_str).collect();
+    let sum = graph.node("Sum", &terms, &name("sum"), vec![]);
+    let mean = graph.node("Div", &[&sum, &length], &name("mean"), vec![]);
+    let map = graph.integers(&name("map"), &[-1, rows as i64, columns as i64]);
+    graph.node("Reshape", &[&mean, &map], output, vec![]);
+}
+
+/// The map as `[batch, row, column, channel]`, averaged over its neighbourhood where wanted.
+fn to_rows_and_columns(
+    graph: &mut GraphBuilder,
+    level: usize,
+    pooling: usize,
+    (features, layout): (&str, Layout),
+) -> String {
+    let name = |part: &str| format!("flow{level}/{part}");
+    let transpose = |graph: &mut GraphBuilder, from: &str, to: &str, order: [i64; 4]| {
+        graph.node("Transpose", &[from], to, vec![integers_attribute("perm", &order)])
+    };
+    let mut features = features.to_owned();
+    let mut layout = layout;
+    if pooling > 1 {
+        if layout == Layout::Nhwc {
+            features = transpose(graph, &features, &name("channels_first"), [0, 3, 1, 2]);
+            layout = Layout::Nchw;
+        }
+        let (side, margin) = (pooling as i64, (pooling / 2) as i64);
+        let attributes = vec![
+            integer_attribute("count_include_pad", 0),
+            integers_attribute("kernel_shape", &[side; 2]),
+            integers_attribute("pads", &[margin; 4]),
+            integers_attribute("strides", &[1; 2]),
+        ];
+        features = graph.node("AveragePool", &[&features], &name("pooled"), attributes);
+    }
+    match layout {
+        Layout::Nhwc => features,
+        Layout::Nchw => transpose(graph, &features, &name("channels_last"), [0, 2, 3, 1]),
+    }
+}
+
+/// Names of the constants that every block of a flow shares.
+struct Shapes {
+    halves: String,
+    scale_and_shift: String,
+    with_cells: String,
+    without_cells: String,
+    clamp: String,
+}
+
+/// Adds one coupling block on `x`, `[batch * cell, C]`; gives the next x and the block's s.
+fn append_block(
+    graph: &mut GraphBuilder,
+    prefix: &str,
+    flow: &FoldedFlow,
+    block: &FoldedBlock,
+    shapes: &Shapes,
+    x: &str,
+) -> (String, String) {
+    let name = |part: &str| format!("{prefix}/{part}");
+    let hidden = block.w1.ncols();
+    let along_columns = || vec![integer_attribute("axis", 1)];
+    let w1 = graph.floats(&name("w1"), block.w1.shape(), block.w1.iter().copied());
+    let w2 = graph.floats(&name("w2"), block.w2.shape(), block.w2.iter().copied());
+    let b2 = graph.floats(&name("b2"), block.b2.shape(), block.b2.iter().copied());
+    let mix = graph.floats(&name("mix"), block.mix.shape(), block.mix.iter().copied());
+    let shift = graph.floats(&name("mix_shift"), block.shift.shape(), block.shift.iter().copied());
+    // The sum of two constants: ONNX Runtime adds them up once, when it loads the file, which
+    // thus stays a tenth as large as with a table of every cell.
+    let row_table = graph.floats(&name("row_table"), &[flow.rows, 1, hidden], block.row_table.iter().copied());
+    let column_table =
+        graph.floats(&name("column_table"), &[1, flow.columns, hidden], block.column_table.iter().copied());
+    let table = graph.node("Add", &[&row_table, &column_table], &name("position"), vec![]);
+    let cells = graph.integers(&name("cells"), &[(flow.rows * flow.columns) as i64, hidden as i64]);
+    let table = graph.node("Reshape", &[&table, &cells], &name("table"), vec![]);
+
+    let (x1, x2) = (name("x1"), name("x2"));
+    graph.node_with_outputs("Split", &[x, &shapes.halves], &[&x1, &x2], along_columns());
+    let product = graph.node("MatMul", &[&x1, &w1], &name("product"), vec![]);
+    let product = graph.node("Reshape", &[&product, &shapes.with_cells], &name("by_cell"), vec![]);
+    let conditioned = graph.node("Add", &[&product, &table], &name("conditioned"), vec![]);
+    let activated = graph.node("Relu", &[&conditioned], &name("relu"), vec![]);
+    let activated = graph.node("Reshape", &[&activated, &shapes.without_cells], &name("hidden"), vec![]);
+    let affine = graph.node("Gemm", &[&activated, &w2, &b2], &name("affine"), vec![]);
+
+    let (raw_scale, offset) = (name("raw_scale"), name("offset"));
+    graph.node_with_outputs("Split", &[&affine, &shapes.scale_and_shift], &[&raw_scale, &offset], along_columns());
+    let bounded = graph.node("Tanh", &[&raw_scale], &name("tanh"), vec![]);
+    let log_scale = graph.node("Mul", &[&bounded, &shapes.clamp], &name("s"), vec![]);
+    let scale = graph.node("Exp", &[&log_scale], &name("exp"), vec![]);
+    let stretched = graph.node("Mul", &[&x2, &scale], &name("stretched"), vec![]);
+    let moved = graph.node("Add", &[&stretched, &offset], &name("moved"), vec![]);
+    let joined = graph.node("Concat", &[&x1, &moved], &name("joined"), along_columns());
+    (graph.node("Gemm", &[&joined, &mix, &shift], &name("mixed"), vec![]), log_scale)
+}
+
+/// Adds a reduction over the last of two axes, which stays as length 1.
+fn reduce(graph: &mut GraphBuilder, operator: &str, x: &str, axes_as_input: bool, output: &str) -> String {
+    if axes_as_input {
+        let axes = graph.integers(&format!("{output}_axes"), &[1]);
+        graph.node(operator, &[x, &axes], output, vec![])
+    } else {
+        graph.node(operator, &[x], output, vec![integers_attribute("axes", &[1])])
+    }
+}

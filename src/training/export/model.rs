@@ -1,0 +1,197 @@
+//! The bundle's model: camera pixels in, a backbone, a flow per level, log-likelihood maps out.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use ndarray::{Array, Dimension};
+use prost::Message;
+
+use super::error::ExportError;
+use super::graph::{Axis, GraphBuilder, integer_attribute, integers_attribute, metadata_entry, tensor_info};
+use super::onnx::tensor_proto::DataType;
+use super::onnx::{GraphProto, ModelProto};
+use super::splice::Backbone;
+use super::{file, flow};
+use crate::bundle::MODEL_INPUT;
+use crate::inspection::Size;
+use crate::scoring::{BackboneSpec, ColorOrder, Layout};
+use crate::training::flow::FoldedFlow;
+
+/// At least the version that came with opset 13; a backbone's newer one is kept.
+const IR_VERSION: i64 = 8;
+
+/// Writes one ONNX file that turns camera pixels into log-likelihood maps.
+///
+/// Input `image`: u8 `[batch, row, column, channel]`, RGB, of `size`, any batch. Outputs, named by
+/// `outputs` and finest first: f32 `[batch, row, column]`, nats per feature dimension. `backbone`
+/// is any ONNX model that `spec` describes; what `spec.outputs` do not need of it is left out.
+/// `flows` has one flow per output of the backbone. `metadata` goes into the file's
+/// `metadata_props`. The file appears whole or not at all.
+///
+/// # Errors
+/// [`ExportError`] when the backbone cannot be read or spliced, the flows do not fit it or
+/// themselves, or the file cannot be written.
+pub fn export_model(
+    backbone: &Path,
+    spec: &BackboneSpec,
+    size: Size,
+    flows: &[FoldedFlow],
+    outputs: &[String],
+    metadata: &[(String, String)],
+    out: &Path,
+) -> Result<(), ExportError> {
+    check_request(spec, size, flows, outputs)?;
+    for (level, flow) in flows.iter().enumerate() {
+        check_flow(flow).map_err(|problem| ExportError::Flow { level, problem })?;
+    }
+    let backbone = Backbone::read(backbone, spec, size)?;
+    for (level, (flow, declared)) in flows.iter().zip(&backbone.declared).enumerate() {
+        let grid = [("channels", flow.channels), ("rows", flow.rows), ("columns", flow.columns)];
+        for (&declared, (what, found)) in declared.iter().zip(grid) {
+            if let Some(declared) = declared.filter(|&declared| declared != found) {
+                let output = &spec.outputs[level];
+                let problem = format!("it has {found} {what}, the backbone's {output} declares {declared}");
+                return Err(ExportError::Flow { level, problem });
+            }
+        }
+    }
+    let model = assemble(backbone, spec, size, flows, outputs, metadata);
+    file::write(out, &model.encode_to_vec())
+}
+
+fn assemble(
+    backbone: Backbone,
+    spec: &BackboneSpec,
+    size: Size,
+    flows: &[FoldedFlow],
+    outputs: &[String],
+    metadata: &[(String, String)],
+) -> ModelProto {
+    let mut prologue = GraphBuilder::default();
+    append_preprocessing(&mut prologue, spec, &backbone.input);
+    let mut epilogue = GraphBuilder::default();
+    for (level, ((flow, features), output)) in flows.iter().zip(&backbone.outputs).zip(outputs).enumerate() {
+        flow::append(&mut epilogue, level, flow, (features, spec.layout), backbone.opset, output);
+    }
+    let batch = || Axis::named("batch");
+    let image = [batch(), Axis::Fixed(size.height), Axis::Fixed(size.width), Axis::Fixed(3)];
+    let maps = flows.iter().zip(outputs).map(|(flow, output)| {
+        tensor_info(output, DataType::Float, &[batch(), Axis::Fixed(flow.rows), Axis::Fixed(flow.columns)])
+    });
+    let graph = GraphProto {
+        name: Some("linegate".to_owned()),
+        node: [prologue.nodes, backbone.graph.node, epilogue.nodes].concat(),
+        initializer: [prologue.constants, backbone.graph.initializer, epilogue.constants].concat(),
+        sparse_initializer: backbone.graph.sparse_initializer,
+        input: vec![tensor_info(MODEL_INPUT, DataType::Uint8, &image)],
+        output: maps.collect(),
+        ..Default::default()
+    };
+    ModelProto {
+        ir_version: Some(backbone.ir_version.max(IR_VERSION)),
+        opset_import: backbone.opset_imports,
+        functions: backbone.functions,
+        producer_name: Some("linegate".to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        graph: Some(graph),
+        metadata_props: metadata.iter().map(|(key, value)| metadata_entry(key, value)).collect(),
+        ..Default::default()
+    }
+}
+
+/// Adds what turns `image` into the backbone's input.
+fn append_preprocessing(graph: &mut GraphBuilder, spec: &BackboneSpec, input: &str) {
+    let mut pixels = MODEL_INPUT.to_owned();
+    // Bytes are moved, not floats: a quarter of the memory.
+    if spec.color == ColorOrder::Bgr {
+        let order = graph.integers("input/bgr", &[2, 1, 0]);
+        let axis = vec![integer_attribute("axis", 3)];
+        pixels = graph.node("Gather", &[&pixels, &order], "input/reordered", axis);
+    }
+    let per_channel: &[usize] = match spec.layout {
+        Layout::Nhwc => &[3],
+        Layout::Nchw => {
+            let order = vec![integers_attribute("perm", &[0, 3, 1, 2])];
+            pixels = graph.node("Transpose", &[&pixels], "input/channels_first", order);
+            &[3, 1, 1]
+        }
+    };
+    let to = vec![integer_attribute("to", DataType::Float as i64)];
+    let pixels = graph.node("Cast", &[&pixels], "input/floats", to);
+    let mean = graph.floats("input/mean", per_channel, spec.mean);
+    let deviation = graph.floats("input/deviation", per_channel, spec.deviation);
+    let centred = graph.node("Sub", &[&pixels, &mean], "input/centred", vec![]);
+    graph.node("Div", &[&centred, &deviation], input, vec![]);
+}
+
+fn check_request(spec: &BackboneSpec, size: Size, flows: &[FoldedFlow], outputs: &[String]) -> Result<(), ExportError> {
+    let fail = |problem: String| Err(ExportError::Request { problem });
+    if size.width == 0 || size.height == 0 {
+        return fail(format!("its size is {size}"));
+    }
+    if flows.is_empty() || flows.len() != spec.outputs.len() || flows.len() != outputs.len() {
+        return fail(format!(
+            "there are {} flows and {} names of outputs for a backbone with {} feature maps",
+            flows.len(),
+            outputs.len(),
+            spec.outputs.len()
+        ));
+    }
+    let mut taken = HashSet::from([MODEL_INPUT]);
+    // Names with a slash are those of inner values.
+    if let Some(name) = outputs.iter().find(|name| name.is_empty() || name.contains('/') || !taken.insert(name)) {
+        return fail(format!("its output {name:?} is empty, has a slash, or bears a name twice used"));
+    }
+    let numbers = spec.mean.iter().chain(&spec.deviation);
+    if !numbers.clone().all(|number| number.is_finite()) || spec.deviation.iter().any(|&deviation| deviation <= 0.0) {
+        return fail(format!(
+            "backbone {} is described with mean {:?} and deviation {:?}, expected numbers and positive ones",
+            spec.name, spec.mean, spec.deviation
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a flow's parts fit each other and hold numbers.
+fn check_flow(flow: &FoldedFlow) -> Result<(), String> {
+    let FoldedFlow { rows, columns, channels, .. } = *flow;
+    if rows == 0 || columns == 0 || channels < 2 {
+        return Err(format!(
+            "its grid is {columns}x{rows} cells of {channels} channels, expected 1 cell and 2 channels or more"
+        ));
+    }
+    if !matches!(flow.pooling, 1 | 3) {
+        return Err(format!("it averages features over a side of {}, expected 1 or 3", flow.pooling));
+    }
+    if !flow.constant.is_finite() {
+        return Err(format!("its constant is {}", flow.constant));
+    }
+    check_array("input_scale", &flow.input_scale, &[channels])?;
+    check_array("input_shift", &flow.input_shift, &[channels])?;
+    let second = channels / 2;
+    let hidden = flow.blocks.first().map_or(0, |block| block.w1.ncols());
+    for (index, block) in flow.blocks.iter().enumerate() {
+        let name = |part: &str| format!("{part} of block {index}");
+        check_array(&name("w1"), &block.w1, &[channels - second, hidden])?;
+        check_array(&name("row_table"), &block.row_table, &[rows, hidden])?;
+        check_array(&name("column_table"), &block.column_table, &[columns, hidden])?;
+        check_array(&name("w2"), &block.w2, &[hidden, 2 * second])?;
+        check_array(&name("b2"), &block.b2, &[2 * second])?;
+        check_array(&name("mix"), &block.mix, &[channels, channels])?;
+        check_array(&name("shift"), &block.shift, &[channels])?;
+    }
+    if !flow.blocks.is_empty() && hidden == 0 {
+        return Err("its hidden width is 0".into());
+    }
+    Ok(())
+}
+
+fn check_array<D: Dimension>(name: &str, array: &Array<f32, D>, expected: &[usize]) -> Result<(), String> {
+    if array.shape() != expected {
+        return Err(format!("{name} has shape {:?}, expected {expected:?}", array.shape()));
+    }
+    match array.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(format!("{name} holds {value}: the fit has diverged")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,145 @@
+//! From trained flows to a bundle: export, comparison, calibration.
+
+use std::path::Path;
+
+use super::TrainError;
+use super::calibration::calibrate;
+use super::features::{ChannelStatistics, FeatureBank};
+use super::fit::LevelFit;
+use super::flow::FoldedFlow;
+use super::progress::Progress;
+use super::settings::Settings;
+use crate::bundle::{
+    Bundle, Calibration, CalibrationSet, ImageBoundary, LevelCalibration, LevelShape, MODEL_FILE, Manifest,
+};
+use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture};
+use crate::scoring::{Model, Provider, SessionOptions};
+
+/// Largest difference allowed between the ONNX file and the trained flow, nats per dimension.
+pub(super) const PARITY: f32 = 1e-3;
+/// Pictures that the comparison looks at.
+const COMPARED: usize = 8;
+/// Pictures scored in one run.
+const BATCH: usize = 3;
+
+/// Folds every level's flow for its grid.
+pub(super) fn fold(
+    fits: &[LevelFit],
+    bank: &FeatureBank,
+    statistics: &[ChannelStatistics],
+    pooling: usize,
+) -> Vec<FoldedFlow> {
+    fits.iter()
+        .zip(&bank.levels)
+        .zip(statistics)
+        .map(|((fit, level), s)| FoldedFlow::fold(&fit.flow, level.rows, level.columns, pooling, &s.mean, &s.deviation))
+        .collect()
+}
+
+/// The shapes of the model's outputs.
+pub(super) fn level_shapes(bank: &FeatureBank, settings: &Settings) -> Vec<LevelShape> {
+    bank.levels
+        .iter()
+        .map(|level| {
+            let stride = settings.size.height / level.rows;
+            LevelShape { output: format!("log_likelihood_{stride}"), stride, rows: level.rows, columns: level.columns }
+        })
+        .collect()
+}
+
+/// A calibration that stands in until the real one is learned: the model must run to learn it.
+pub(super) fn no_calibration(levels: usize, settings: &Settings) -> Calibration {
+    let level = LevelCalibration {
+        mean: 0.0,
+        deviation: 1.0,
+        weight: 1.0 / levels as f32,
+        normal_boundary: 0.0,
+        abnormal_boundary: 0.0,
+    };
+    Calibration {
+        levels: vec![level; levels],
+        smoothing_sigma: settings.smoothing_sigma,
+        minimum_area: 1,
+        image: ImageBoundary {
+            normal: 0.0,
+            abnormal: 0.0,
+            suspect_rate: settings.suspect_rate,
+            false_reject_rate: settings.false_reject_rate,
+        },
+        set: CalibrationSet {
+            images: 0,
+            groups: 0,
+            false_reject_interval: [0.0, 1.0],
+            warnings: Vec::new(),
+            scores: Vec::new(),
+        },
+    }
+}
+
+/// The exported model in a session as the line would make it.
+pub(super) fn load_exported(folder: &Path, manifest: &Manifest, threads: usize) -> Result<Model, TrainError> {
+    let bundle = Bundle {
+        path: folder.to_owned(),
+        manifest: manifest.clone(),
+        identity: ModelIdentity {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            sha256: String::new(),
+        },
+    };
+    let options = SessionOptions { providers: vec![Provider::Cpu], required: true, threads };
+    Ok(Model::load(&bundle, &options)?)
+}
+
+/// Scores pictures with the exported model.
+pub(super) fn score(
+    model: &mut Model,
+    pictures: &[&Picture],
+    progress: &dyn Progress,
+) -> Result<Vec<LogLikelihoodMaps>, TrainError> {
+    let mut maps = Vec::with_capacity(pictures.len());
+    for batch in pictures.chunks(BATCH) {
+        maps.extend(model.score(batch)?);
+        progress.advance(maps.len() as u64, "");
+    }
+    Ok(maps)
+}
+
+/// Largest difference between the exported model's maps and the trained flows on the first
+/// pictures of `bank`, nats per dimension; an error where it passes [`PARITY`].
+pub(super) fn compare(
+    fits: &mut [LevelFit],
+    bank: &FeatureBank,
+    maps: &[LogLikelihoodMaps],
+    folder: &Path,
+) -> Result<f32, TrainError> {
+    let mut largest = 0.0f32;
+    for (picture, maps) in maps.iter().take(COMPARED).enumerate() {
+        for ((fit, level), map) in fits.iter_mut().zip(&bank.levels).zip(&maps.levels) {
+            for (trained, exported) in fit.log_likelihood(level, picture).into_iter().zip(map) {
+                let difference = (trained - exported).abs();
+                // A difference that is not a number must not pass as small.
+                largest = if difference.is_finite() { largest.max(difference) } else { f32::INFINITY };
+            }
+        }
+    }
+    if largest > PARITY {
+        return Err(TrainError::Parity { path: folder.join(MODEL_FILE), difference: largest, limit: PARITY });
+    }
+    Ok(largest)
+}
+
+/// Learns the calibration with the exported model: what the line will see.
+pub(super) fn learn_calibration(
+    normals: &[LogLikelihoodMaps],
+    groups: usize,
+    defects: &[LogLikelihoodMaps],
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Calibration {
+    let calibration = calibrate(normals, groups, defects, settings);
+    for warning in &calibration.set.warnings {
+        progress.warn(warning);
+    }
+    calibration
+}

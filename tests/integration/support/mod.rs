@@ -1,0 +1,3 @@
+//! What several integration tests make for themselves.
+
+pub(crate) mod parts;
