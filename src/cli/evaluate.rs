@@ -14,20 +14,21 @@ use crate::training::dataset::Dataset;
 use crate::training::evaluation::{Evaluation, EvaluationOptions, Figures, evaluate, write_report};
 
 /// Arguments of `linegate evaluate`.
-///
-/// Scores every picture under test/ through the bundle's ONNX file and the line's own code.
-///
-/// Test pictures that training used as known defects are left out (found by their content), and
-/// with --groups everything that shows the same part. At the boundary, suspects count neither as
-/// false rejects nor as escapes; intervals are exact, 95 %.
-///
-/// Exit code 0 when every figure could be had, 1 when a picture cannot be read or a metric is
-/// undefined (such as a test set without good pictures).
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "Scores every picture under test/ through the bundle's ONNX file and the line's own code. Pictures \
+that training used as known defects are left out (found by their content), and with --groups everything that shows the \
+same part. Suspects count neither as false rejects nor as escapes; intervals are exact, 95 %. Masks are compared at \
+model size; defects without a mask count for the image metrics only.
+
+Exit code 0 when every figure could be had; 1 when a picture cannot be read or a metric is undefined, such as on a test \
+set without good pictures.
+
+Examples:
   linegate evaluate --bundle models/tile --data data/tile --groups data/tile/groups.csv
   linegate evaluate --bundle models/tile --data data/tile --json | jq .at_boundary
-  linegate evaluate --bundle models/tile --data data/tile --report out/  # out/report.html, out/metrics.json")]
+  linegate evaluate --bundle models/tile --data data/tile --report out/  # out/report.html, out/metrics.json"
+)]
 pub(super) struct Arguments {
     /// The bundle: a folder with model.onnx and manifest.json
     #[arg(long, value_name = "BUNDLE")]

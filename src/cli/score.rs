@@ -19,18 +19,17 @@ use crate::training::dataset::load_picture;
 const BOX: [u8; 3] = [0, 255, 128];
 
 /// Arguments of `linegate score`.
-///
-/// Inspects single pictures exactly as the line would and prints the verdict on each.
-///
-/// accept: up to the normal boundary; suspect: up to the abnormal boundary; reject: beyond it;
-/// not_inspected: the picture could not be read or scored.
-///
-/// Exit code 0 when every picture was inspected, whatever the verdicts; 1 when one was not.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "Inspects each picture exactly as the line would and prints its verdict: accept up to the normal \
+boundary, suspect up to the abnormal one, reject beyond it, not_inspected where the picture could not be read or \
+scored. Exit code 0 when every picture was inspected, whatever the verdicts; 1 when one was not.
+
+Examples:
   linegate score --bundle models/tile part.png
   linegate score --bundle models/tile --json *.jpg | jq -r 'select(.verdict == \"reject\").picture'
-  linegate score --bundle models/tile --heatmap out/ part.png  # out/part_heatmap.png")]
+  linegate score --bundle models/tile --heatmap out/ part.png  # out/part_heatmap.png"
+)]
 pub(super) struct Arguments {
     /// The bundle: a folder with model.onnx and manifest.json
     #[arg(long, value_name = "BUNDLE")]

@@ -24,7 +24,7 @@ pub enum EvaluationError {
         /// Name in the data set.
         name: String,
         /// Cause.
-        source: ScoringError,
+        source: Box<ScoringError>,
     },
     /// The model's answer is not a number.
     #[error("the bundle gives no finite scores for {name}: train it again")]

@@ -59,9 +59,9 @@ pub struct Measured {
 /// [`EvaluationError::Undefined`] where a metric has no value, [`EvaluationError::TooManyTypes`].
 pub fn measure(cases: &[Case], size: Size, boundary: &ImageBoundary) -> Result<Measured, EvaluationError> {
     let types = Types::of(cases)?;
-    let images = types.images(cases, |case| case.score)?;
+    let images = types.images(cases, cases.iter().map(|case| case.score))?;
     let (pixels, count) = types.pixels(cases, size, |case| enlarge(&case.fused.0, size.height, size.width))?;
-    let figures = types.figures(cases, &images, pixels.as_ref(), None)?;
+    let figures = Types::figures(cases, &images, pixels.as_ref(), None)?;
     let mut per_defect = BTreeMap::new();
     for (kind, name) in &types.names {
         let of_type = |case: &&Case| case.label.is_defect() && case.label.as_str() == name;
@@ -69,7 +69,7 @@ pub fn measure(cases: &[Case], size: Size, boundary: &ImageBoundary) -> Result<M
         cases.iter().filter(of_type).for_each(|case| verdicts.count(case.verdict));
         let images_of_type = cases.iter().filter(of_type).count();
         let defect = DefectFigures {
-            figures: types.figures(cases, &images, pixels.as_ref(), Some((*kind, name)))?,
+            figures: Types::figures(cases, &images, pixels.as_ref(), Some((*kind, name)))?,
             images: images_of_type,
             with_mask: cases.iter().filter(of_type).filter(|case| case.mask.is_some()).count(),
             verdicts,
@@ -125,12 +125,12 @@ impl Types {
         }
     }
 
-    fn images(&self, cases: &[Case], score: impl Fn(&Case) -> f32) -> Result<Ranking, EvaluationError> {
+    fn images(&self, cases: &[Case], scores: impl Iterator<Item = f32>) -> Result<Ranking, EvaluationError> {
         let mut builder = RankingBuilder::new(Unit::Images, cases.len());
-        for case in cases {
+        for (case, score) in cases.iter().zip(scores) {
             let kind = self.number(&case.label);
             let region = if kind == 0 { None } else { Some(undefined("image_auroc", builder.region(kind))?) };
-            builder.add(score(case), kind, region);
+            builder.add(score, kind, region);
         }
         undefined("image_auroc", builder.sort())
     }
@@ -174,7 +174,6 @@ impl Types {
 
     /// The figures of all or of one type.
     fn figures(
-        &self,
         cases: &[Case],
         images: &Ranking,
         pixels: Option<&Ranking>,
@@ -267,13 +266,7 @@ fn authors(types: &Types, cases: &[Case], size: Size) -> Result<AuthorsFigures, 
         })
         .collect();
     let top = extremes.iter().map(|e| e.1).fold(f32::NEG_INFINITY, f32::max);
-    let mut builder = RankingBuilder::new(Unit::Images, cases.len());
-    for (case, (lowest, _)) in cases.iter().zip(&extremes) {
-        let kind = types.number(&case.label);
-        let region = if kind == 0 { None } else { Some(undefined("image_auroc", builder.region(kind))?) };
-        builder.add(top - lowest, kind, region);
-    }
-    let images = undefined("image_auroc", builder.sort())?;
+    let images = types.images(cases, extremes.iter().map(|(lowest, _)| top - lowest))?;
     let (pixels, _) = types.pixels(cases, size, |case| normality(case).mapv(|v| top - v))?;
     let pixels = pixels.as_ref();
     Ok(AuthorsFigures {

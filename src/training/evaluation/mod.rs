@@ -70,7 +70,7 @@ pub fn evaluate(
     let mut cases = Vec::with_capacity(samples.len());
     let mut full_sizes = Vec::with_capacity(samples.len());
     for (done, sample) in samples.iter().enumerate() {
-        let failed = |source| EvaluationError::Picture { name: sample.name.clone(), source };
+        let failed = |source| EvaluationError::Picture { name: sample.name.clone(), source: Box::new(source) };
         let picture = load_picture(&sample.path)?;
         let fitted = fitter.fit(&picture, &manifest.preprocessing).map_err(failed)?;
         let maps = model.score(&[&fitted]).map_err(failed)?.swap_remove(0);

@@ -47,7 +47,7 @@ fn card(image: &ScoredImage, manifest: &Manifest, dataset: &Dataset) -> Result<S
     let shrink = size.width.max(size.height).div_ceil(LONGER_SIDE).max(1);
     let size = Size { width: (size.width / shrink).max(1), height: (size.height / shrink).max(1) };
     let full = load_picture(&sample.path)?;
-    let failed = |source| EvaluationError::Picture { name: sample.name.clone(), source };
+    let failed = |source| EvaluationError::Picture { name: sample.name.clone(), source: Box::new(source) };
     let picture = PictureFitter::new().fit(&full, &Preprocessing { size, region_of_interest }).map_err(failed)?;
     let map = blended(&picture, heatmap(&image.map, &manifest.calibration.image, size));
     let mask = match &sample.mask {
