@@ -1,5 +1,4 @@
 //! From a weight file to a feature extractor.
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,5 +1,4 @@
 //! Tests of batching.
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

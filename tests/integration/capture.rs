@@ -1,5 +1,4 @@
 //! Tests of capture: real GStreamer on pictures that the tests make.
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! From scored pictures to figures.
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod bundle;
 

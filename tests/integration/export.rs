@@ -1,5 +1,4 @@
 //! From backbone and flows to one ONNX file, run by the scoring room as on the line.
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,5 @@
 //! Tests of the whole line: real GStreamer, ONNX Runtime and brokers on pictures and models that
 //! the tests make.
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-#[path = "scoring/onnx.rs"]
-mod onnx;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,6 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
+use crate::support::onnx::{
+    self,
+    Dim::{Fixed, Open},
+};
 use image::{Rgb, RgbImage};
 use linegate::bundle::{
     ACTIVE_FILE, BUNDLE_SCHEMA_VERSION, BundleWriter, Calibration, CalibrationSet, ImageBoundary, LevelCalibration,
@@ -22,7 +22,6 @@ use linegate::config::Config;
 use linegate::inspection::{Decision, NotInspected, Reason, Size, Verdict};
 use linegate::line::publishing::{Observation, StationState, Subscriber, SubscriberOptions};
 use linegate::line::topology::{Line, LineError, Summary};
-use onnx::Dim::{Fixed, Open};
 
 /// Longest that a test waits for one thing: far more than any machine needs.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -1,12 +1,11 @@
 //! Tests of scoring: real ONNX Runtime on small files whose results can be told by hand.
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-pub(crate) mod onnx;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::support::onnx::Dim::{Fixed, Open};
+use crate::support::onnx::{BOOL, Dim, F32, U8, node, tensor};
 use linegate::bundle::{
     BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, ImageBoundary, LevelCalibration,
     LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance,
@@ -16,8 +15,6 @@ use linegate::scoring::{
     BackboneSpec, FeatureExtractor, LIBRARY_VARIABLE, Model, Provider, ScoringError, SessionOptions, initialise,
     library,
 };
-use onnx::Dim::{Fixed, Open};
-use onnx::{BOOL, Dim, F32, U8, node, tensor};
 
 const SIZE: Size = Size { width: 48, height: 32 };
 const NAME: [(&str, &str); 2] = [("linegate.bundle", "cells"), ("linegate.version", "7")];

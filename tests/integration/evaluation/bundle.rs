@@ -18,7 +18,7 @@ use linegate::training::evaluation::{
 };
 use ndarray::Array2;
 
-use crate::scoring::onnx::{self, Dim, F32, U8, node, tensor};
+use crate::support::onnx::{self, Dim, F32, U8, node, tensor};
 
 const SIZE: Size = Size { width: 48, height: 32 };
 /// Pictures are larger than the model: evaluation has to fit them, and their masks.

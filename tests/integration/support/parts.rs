@@ -63,19 +63,16 @@ impl PartSet {
     }
 
     /// Normals that are in no folder.
-    #[expect(clippy::unused_self, reason = "reads as: of this set")]
     pub(crate) fn fresh_normals(&self, count: usize) -> Vec<Picture> {
         (0..count).map(|i| normal(30_000 + i as u64)).collect()
     }
 
     /// Defects that are in no folder, of both types.
-    #[expect(clippy::unused_self, reason = "reads as: of this set")]
     pub(crate) fn fresh_defects(&self, count: usize) -> Vec<Picture> {
         (0..count).map(|i| defect(["blot", "scratch"][i % 2], 40_000 + i as u64).0).collect()
     }
 
     /// One certain normal with a blot around a place; none where the place lies outside.
-    #[expect(clippy::unused_self, reason = "reads as: of this set")]
     pub(crate) fn normal_with_defect_at(&self, x: usize, y: usize) -> Picture {
         let mut picture = normal(77);
         if x < SIZE.width && y < SIZE.height {
@@ -117,7 +114,7 @@ fn blot(picture: &mut Picture, mask: &mut Mask, cx: usize, cy: usize, radius: f3
 
 /// A defective part and its mask.
 pub(crate) fn defect(kind: &str, seed: u64) -> (Picture, Mask) {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xdefec7);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x00de_fec7);
     let mut picture = normal(seed);
     let mut mask = Mask::empty(SIZE);
     if kind == "blot" {
