@@ -16,7 +16,7 @@
 //! | [`bundle`] | `inspection` |
 //! | [`scoring`] | `inspection`, `bundle`; the only room with `ort` |
 //! | [`decision`] | `inspection`, `bundle`; pure: no clock, no I/O, no randomness |
-//! | [`line`] | everything but `training`, `registry` and `cli`; `capture` alone has `gstreamer`, `publishing` alone `rumqttc`/`rumqttd`, `outbox` alone the queue database |
+//! | [`mod@line`] | everything but `training`, `registry` and `cli`; `capture` alone has `gstreamer`, `publishing` alone `rumqttc`/`rumqttd`, `outbox` alone the queue database |
 //! | [`training`] | everything but `line`, `registry` and `cli`; `export` alone has the ONNX protobuf |
 //! | [`registry`] | `inspection`, `bundle`, `config` |
 //! | `cli` | everything; the only room with `anyhow` |

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::support::onnx::Dim::{Fixed, Open};
-use crate::support::onnx::{BOOL, Dim, F32, U8, node, tensor};
+use crate::support::onnx::{self, BOOL, Dim, F32, U8, node, tensor};
 use linegate::bundle::{
     BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, ImageBoundary, LevelCalibration,
     LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance,
