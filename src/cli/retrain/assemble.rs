@@ -67,9 +67,10 @@ pub(super) fn assemble(base: &Path, groups: Option<&Path>, reviewed: &Path) -> a
             );
         }
         // Sorted twice into one folder it would only count twice.
-        if seen.insert(hash.clone(), sample).is_some() {
+        if seen.contains_key(&hash) {
             continue;
         }
+        seen.insert(hash.clone(), sample);
         let name = format!("train/{}/{PREFIX}{}", sample.label, file_name(&sample.path)?);
         link(&sample.path, &assembled.root().join(&name))?;
         if let Some(mask) = &sample.mask {

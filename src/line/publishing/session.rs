@@ -1,5 +1,6 @@
 //! One connection to the broker, from CONNECT to its end.
 
+mod speaker;
 mod words;
 
 use std::collections::{HashMap, VecDeque};
@@ -12,14 +13,13 @@ use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAck, PubAckReason, PublishP
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
 use tokio::sync::mpsc;
 
+pub(super) use speaker::Speaker;
 use words::{expiry_s, fit, json_properties};
 
-use super::commands::Bucket;
-use super::shared::{Order, Shared};
-use super::topics::Topics;
+use super::shared::Order;
 use super::{ONLINE, STOPPED, broker, now_us};
 use crate::inspection::Decision;
-use crate::line::outbox::{Outbox, Waiting};
+use crate::line::outbox::Waiting;
 
 /// Publishes in flight at most; fewer where the broker's receive maximum says so.
 const WINDOW: usize = 100;
@@ -65,40 +65,6 @@ pub(super) enum End {
     Aborted,
     /// Broken or never made.
     Lost(ConnectionError),
-}
-
-/// What stays from one connection to the next.
-#[derive(Debug)]
-pub(super) struct Speaker {
-    pub(super) shared: Arc<Shared>,
-    outbox: Outbox,
-    topics: Topics,
-    boot_id: String,
-    expiry_s: u32,
-    /// Highest row published so far: up to here a publish is a repetition.
-    published_row: i64,
-    /// Row of the decision retained on each camera's `last`, so that it never goes back.
-    last_rows: HashMap<String, i64>,
-    bucket: Bucket,
-}
-
-impl Speaker {
-    pub(super) fn new(shared: Arc<Shared>, outbox: Outbox, topics: Topics, boot_id: String, expiry_s: u32) -> Self {
-        let bucket = Bucket::new(Instant::now());
-        Self { shared, outbox, topics, boot_id, expiry_s, published_row: 0, last_rows: HashMap::new(), bucket }
-    }
-
-    /// Whether there are decisions that the broker has not acknowledged.
-    pub(super) fn has_decisions(&self) -> bool {
-        !self.outbox.is_empty() || self.shared.has_direct()
-    }
-
-    /// Reports the decisions that stand nowhere but here, at the end.
-    pub(super) fn lose_unstored(&self) {
-        while let Some(decision) = self.shared.take_direct() {
-            self.shared.lose(&decision.result_id);
-        }
-    }
 }
 
 /// What a QoS 1 publish carries.
