@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
+use crate::support::free_port;
 use crate::support::onnx::{
     self,
     Dim::{Fixed, Open},
@@ -159,11 +159,6 @@ impl Site {
         let summary = line.stop();
         (decisions.try_iter().collect(), summary)
     }
-}
-
-/// A port that the system had free just now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn wait_until(done: impl Fn() -> bool) {

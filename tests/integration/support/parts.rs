@@ -24,6 +24,11 @@ impl PartSet {
     /// Writes `normals` training normals, a third as many test normals and `defects` test defects
     /// of each of two types, with masks, in MVTec layout.
     pub(crate) fn write(root: &Path, normals: usize, defects: usize) -> Self {
+        Self::write_from(root, normals, defects, 0)
+    }
+
+    /// The same with other parts: every set of numbers from `first` on has its own.
+    pub(crate) fn write_from(root: &Path, normals: usize, defects: usize, first: u64) -> Self {
         let save = |folder: &str, name: String, picture: &Picture| {
             let folder = root.join(folder);
             std::fs::create_dir_all(&folder).unwrap();
@@ -37,14 +42,14 @@ impl PartSet {
             .unwrap();
         };
         for i in 0..normals {
-            save("train/good", format!("{i:03}.png"), &normal(i as u64));
+            save("train/good", format!("{i:03}.png"), &normal(first + i as u64));
         }
         for i in 0..normals / 3 {
-            save("test/good", format!("{i:03}.png"), &normal(10_000 + i as u64));
+            save("test/good", format!("{i:03}.png"), &normal(first + 10_000 + i as u64));
         }
         for i in 0..defects {
             for kind in ["blot", "scratch"] {
-                let (picture, mask) = defect(kind, 20_000 + i as u64);
+                let (picture, mask) = defect(kind, first + 20_000 + i as u64);
                 save(&format!("test/{kind}"), format!("{i:03}.png"), &picture);
                 let folder = root.join("ground_truth").join(kind);
                 std::fs::create_dir_all(&folder).unwrap();
