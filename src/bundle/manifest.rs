@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::inspection::{Rectangle, Size};
 
 /// Version of the manifest's layout that this program reads and writes.
-pub const BUNDLE_SCHEMA_VERSION: u32 = 1;
+pub const BUNDLE_SCHEMA_VERSION: u32 = 2;
 
 /// `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct LevelShape {
 pub struct Calibration {
     /// Per level, in the order of [`Manifest::levels`].
     pub levels: Vec<LevelCalibration>,
+    /// Most that one level can say against a cell, deviations; none lets it say anything. See
+    /// [`crate::decision::evidence`].
+    pub ceiling: Option<f32>,
     /// Deviation of the Gaussian that smooths the fused map, cells of the finest level; 0 is none.
     pub smoothing_sigma: f32,
     /// Smallest connected area that counts, cells of the fused map, at least 1.

@@ -196,6 +196,9 @@ impl Manifest {
             }
         }
         finite("the smoothing", self.calibration.smoothing_sigma)?;
+        if let Some(ceiling) = self.calibration.ceiling.filter(|&ceiling| !(ceiling.is_finite() && ceiling > 0.0)) {
+            return Err(format!("the levels' ceiling is {ceiling}"));
+        }
         finite("the normal image boundary", self.calibration.image.normal)?;
         finite("the abnormal image boundary", self.calibration.image.abnormal)?;
         if self.calibration.image.abnormal < self.calibration.image.normal {

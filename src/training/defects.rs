@@ -6,7 +6,7 @@ use rand::{Rng, RngExt};
 
 use super::dataset::Sample;
 use super::features::{FeatureBank, LevelBank};
-use super::fit::{AbnormalCells, LevelFit};
+use super::fit::{DefectCells, LevelFit, PictureCells};
 use super::synthesis::{invent_defect, paste_defect};
 use crate::inspection::{Mask, Picture, Size};
 
@@ -102,23 +102,79 @@ pub(super) fn synthesise(
     made
 }
 
-/// The abnormal cells of one level: pictures `0..known.len()` of `bank` are the known defects,
-/// those behind them the made ones.
-pub(super) fn abnormal_cells<'a>(
+/// Cells within so many of a defect are neither abnormal nor surely normal.
+const HALO: usize = 2;
+
+/// The cells of one level: pictures `0..known.len()` of `bank` are the known defects, those behind
+/// them the made ones.
+pub(super) fn defect_cells<'a>(
     bank: &'a LevelBank,
     known: &[KnownDefect],
     made: &[(Picture, Mask)],
-) -> AbnormalCells<'a> {
-    let grid = Size { width: bank.columns, height: bank.rows };
-    let cells = |picture: usize, mask: &Mask| -> Vec<(u32, u32)> {
-        let fitted = mask.fit(None, grid);
-        let flags = fitted.flags().iter().enumerate();
-        flags.filter(|(_, defect)| **defect).map(|(cell, _)| (picture as u32, cell as u32)).collect()
-    };
-    AbnormalCells {
-        bank,
-        real: known.iter().enumerate().filter_map(|(i, d)| Some(cells(i, d.mask.as_ref()?))).flatten().collect(),
-        made: made.iter().enumerate().flat_map(|(i, (_, mask))| cells(known.len() + i, mask)).collect(),
+) -> DefectCells<'a> {
+    let mut cells = DefectCells { bank, real: Vec::new(), made: Vec::new(), beside: Vec::new() };
+    for (picture, defect) in known.iter().enumerate() {
+        let Some(mask) = &defect.mask else { continue };
+        let coverage = Coverage::of(mask, bank);
+        cells.real.push(PictureCells { picture, cells: coverage.abnormal() });
+        // Beside a weak region there may be more of the defect than was found.
+        if !defect.weak {
+            cells.beside.push(PictureCells { picture, cells: coverage.beside() });
+        }
+    }
+    for (i, (_, mask)) in made.iter().enumerate() {
+        let picture = known.len() + i;
+        let coverage = Coverage::of(mask, bank);
+        cells.made.push(PictureCells { picture, cells: coverage.abnormal() });
+        cells.beside.push(PictureCells { picture, cells: coverage.beside() });
+    }
+    cells
+}
+
+/// How many pixels of every cell are defective.
+struct Coverage {
+    rows: usize,
+    columns: usize,
+    cells: Vec<u32>,
+    /// Pixels of a cell.
+    whole: u32,
+}
+
+impl Coverage {
+    fn of(mask: &Mask, bank: &LevelBank) -> Self {
+        let (rows, columns) = (bank.rows, bank.columns);
+        let size = mask.size();
+        let mut cells = vec![0; rows * columns];
+        for (at, _) in mask.flags().iter().enumerate().filter(|(_, flag)| **flag) {
+            let (x, y) = (at % size.width, at / size.width);
+            cells[y * rows / size.height * columns + x * columns / size.width] += 1;
+        }
+        Self { rows, columns, cells, whole: (size.width * size.height / (rows * columns)) as u32 }
+    }
+
+    /// Cells around a cell, itself included.
+    fn around(&self, cell: usize, reach: usize) -> impl Iterator<Item = u32> {
+        let (row, column) = (cell / self.columns, cell % self.columns);
+        let rows = row.saturating_sub(reach)..(row + reach + 1).min(self.rows);
+        let columns = column.saturating_sub(reach)..(column + reach + 1).min(self.columns);
+        rows.flat_map(move |r| columns.clone().map(move |c| self.cells[r * self.columns + c]))
+    }
+
+    /// Cells that are defective by half or, of a defect that is smaller or thinner than a cell, more
+    /// than any cell around: a cell that a defect just touches looks normal and would teach that
+    /// normals are abnormal.
+    fn abnormal(&self) -> Vec<u32> {
+        let abnormal = |cell: &usize| {
+            let covered = self.cells[*cell];
+            covered > 0 && (2 * covered >= self.whole || self.around(*cell, 1).all(|other| other <= covered))
+        };
+        (0..self.cells.len()).filter(abnormal).map(|cell| cell as u32).collect()
+    }
+
+    /// Cells without any defect near.
+    fn beside(&self) -> Vec<u32> {
+        let clean = |cell: &usize| self.around(*cell, HALO).all(|covered| covered == 0);
+        (0..self.cells.len()).filter(clean).map(|cell| cell as u32).collect()
     }
 }
 
@@ -129,4 +185,25 @@ pub(super) fn invent(normals: &[Picture], count: usize, rng: &mut impl Rng) -> V
             Some(invent_defect(&normals[rng.random_range(0..normals.len().max(1))..].first()?.clone(), rng).0)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_abnormal_by_half_or_where_a_small_defect_is_most_and_normal_only_farther_off() {
+        let size = Size { width: 80, height: 80 };
+        let mut mask = Mask::empty(size);
+        // Cells are 10 pixels: one cell whole, its right neighbour by 2 columns; a speck far off.
+        for y in 10..20 {
+            mask.flags_mut()[y * 80 + 10..y * 80 + 22].fill(true);
+        }
+        mask.flags_mut()[75 * 80 + 75] = true;
+        let bank = LevelBank::new(8, 8, 2);
+        let coverage = Coverage::of(&mask, &bank);
+        assert_eq!(coverage.abnormal(), [9, 63]);
+        let beside = coverage.beside();
+        assert!(!beside.contains(&12) && beside.contains(&13) && !beside.contains(&45) && beside.contains(&44));
+    }
 }

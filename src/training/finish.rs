@@ -23,16 +23,14 @@ const COMPARED: usize = 8;
 const BATCH: usize = 3;
 
 /// Folds every level's flow for its grid.
-pub(super) fn fold(
-    fits: &[LevelFit],
-    bank: &FeatureBank,
-    statistics: &[ChannelStatistics],
-    pooling: usize,
-) -> Vec<FoldedFlow> {
+pub(super) fn fold(fits: &[LevelFit], bank: &FeatureBank, statistics: &[ChannelStatistics]) -> Vec<FoldedFlow> {
     fits.iter()
         .zip(&bank.levels)
+        .zip(&bank.sources)
         .zip(statistics)
-        .map(|((fit, level), s)| FoldedFlow::fold(&fit.flow, level.rows, level.columns, pooling, &s.mean, &s.deviation))
+        .map(|(((fit, level), source), s)| {
+            FoldedFlow::fold(&fit.flow, (level.rows, level.columns), *source, &s.mean, &s.deviation)
+        })
         .collect()
 }
 
@@ -40,9 +38,12 @@ pub(super) fn fold(
 pub(super) fn level_shapes(bank: &FeatureBank, settings: &Settings) -> Vec<LevelShape> {
     bank.levels
         .iter()
-        .map(|level| {
+        .zip(&bank.sources)
+        .map(|(level, source)| {
             let stride = settings.size.height / level.rows;
-            LevelShape { output: format!("log_likelihood_{stride}"), stride, rows: level.rows, columns: level.columns }
+            let context = if source.pooling == settings.pooling { "" } else { "_context" };
+            let output = format!("log_likelihood_{stride}{context}");
+            LevelShape { output, stride, rows: level.rows, columns: level.columns }
         })
         .collect()
 }
@@ -58,6 +59,7 @@ pub(super) fn no_calibration(levels: usize, settings: &Settings) -> Calibration 
     };
     Calibration {
         levels: vec![level; levels],
+        ceiling: settings.ceiling,
         smoothing_sigma: settings.smoothing_sigma,
         minimum_area: 1,
         image: ImageBoundary {

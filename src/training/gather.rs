@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::dataset::{Sample, load_picture};
-use super::features::FeatureBank;
+use super::features::{FeatureBank, Source};
 use super::fit::FitError;
+use super::settings::Settings;
 use super::{Progress, TrainError};
 use crate::bundle::Preprocessing;
 use crate::inspection::{Picture, Size};
@@ -55,14 +56,20 @@ pub(super) fn extract<'a>(
     Ok(())
 }
 
-/// An empty bank for the levels of an extractor at `size`.
-pub(super) fn empty_bank(extractor: &FeatureExtractor, size: Size, pooling: usize) -> FeatureBank {
-    let levels: Vec<_> = extractor
+/// An empty bank for an extractor at model size: a level for each of its maps and, where wanted, one
+/// more on the coarsest map for context.
+pub(super) fn empty_bank(extractor: &FeatureExtractor, settings: &Settings) -> FeatureBank {
+    let size = settings.size;
+    let maps: Vec<_> = extractor
         .levels()
         .iter()
         .map(|&(channels, stride)| (size.height / stride, size.width / stride, channels))
         .collect();
-    FeatureBank::new(&levels, pooling)
+    let mut sources: Vec<_> = (0..maps.len()).map(|map| Source { map, pooling: settings.pooling }).collect();
+    if settings.context > 0 {
+        sources.push(Source { map: maps.len() - 1, pooling: settings.context });
+    }
+    FeatureBank::new(&maps, sources)
 }
 
 /// Fails when the user asked to stop.

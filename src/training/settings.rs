@@ -25,14 +25,18 @@ pub struct Settings {
     pub blocks: usize,
     /// Hidden width of every level; none is the authors' `2 (C - C/2 + 128)`.
     pub hidden_width: Option<usize>,
-    /// Side of the features' neighbourhood average, 1 or 3.
+    /// Side of the features' neighbourhood average, odd.
     pub pooling: usize,
+    /// Side of the average of one more level on the coarsest map, odd; 0 leaves that level out.
+    pub context: usize,
     /// Optimiser steps; none makes the authors' 200 passes over every pixel.
     pub steps: Option<usize>,
     /// Pixels per step and level.
     pub batch_pixels: usize,
     /// Abnormal pixels among them once defects take part.
     pub abnormal_pixels: usize,
+    /// Normal pixels of the defect pictures among them.
+    pub beside_pixels: usize,
     /// Share of the steps on normals alone, 0 to 1.
     pub normals_only: f64,
     /// Highest learning rate.
@@ -53,6 +57,8 @@ pub struct Settings {
     pub false_reject_rate: f64,
     /// Wished share of normal parts rejected or suspect.
     pub suspect_rate: f64,
+    /// Most that one level can say against a cell, deviations; none is without bound.
+    pub ceiling: Option<f32>,
     /// Deviation of the Gaussian on the fused map, cells of the finest level.
     pub smoothing_sigma: f32,
 }
@@ -71,24 +77,27 @@ impl Settings {
             blocks: 8,
             hidden_width: None,
             pooling: 3,
-            steps: Some(640),
+            context: 9,
+            steps: Some(400),
             batch_pixels: 2048,
             abnormal_pixels: 256,
+            beside_pixels: 256,
             normals_only: 0.1,
             learning_rate: 1e-3,
             warm_up: 0.1,
             boundary_quantile: 0.01,
             margin: 0.1,
-            synthesised: 128,
+            synthesised: 256,
             synthetic: false,
             calibration_fraction: 0.2,
             false_reject_rate: 0.01,
             suspect_rate: 0.05,
+            ceiling: Some(4.0),
             smoothing_sigma: 1.0,
         };
         match preset {
             Preset::Standard => standard,
-            Preset::Fast => Self { steps: Some(160), synthesised: 64, ..standard },
+            Preset::Fast => Self { steps: Some(80), synthesised: 64, ..standard },
             Preset::Paper => Self {
                 steps: None,
                 batch_pixels: 4096,
@@ -96,6 +105,9 @@ impl Settings {
                 normals_only: 1.0 / 25.0,
                 warm_up: 0.08,
                 pooling: 1,
+                context: 0,
+                beside_pixels: 0,
+                ceiling: None,
                 ..standard
             },
         }
@@ -104,7 +116,12 @@ impl Settings {
     /// The preset that a configuration names (`standard` without one), changed by its other keys.
     pub fn from_config(config: &TrainingConfig) -> Self {
         let preset = Self::preset(config.preset.unwrap_or(Preset::Standard));
+        let batch_pixels = config.batch_pixels.unwrap_or(preset.batch_pixels);
+        // The kinds of pixels keep their shares of the batch.
+        let share = |pixels: usize| (pixels * batch_pixels).div_ceil(preset.batch_pixels);
         Self {
+            abnormal_pixels: share(preset.abnormal_pixels),
+            beside_pixels: share(preset.beside_pixels),
             size: config.image_size.unwrap_or(preset.size),
             defects: config.defects.unwrap_or(preset.defects),
             seed: config.seed.unwrap_or(preset.seed),
@@ -112,7 +129,7 @@ impl Settings {
             boundary_quantile: config.boundary_quantile.map_or(preset.boundary_quantile, |v| v as f32),
             margin: config.margin.map_or(preset.margin, |v| v as f32),
             steps: config.steps.or(preset.steps),
-            batch_pixels: config.batch_pixels.unwrap_or(preset.batch_pixels),
+            batch_pixels,
             learning_rate: config.learning_rate.map_or(preset.learning_rate, |v| v as f32),
             hidden_width: config.hidden_width.or(preset.hidden_width),
             blocks: config.blocks.unwrap_or(preset.blocks),
@@ -145,7 +162,11 @@ impl Settings {
             self.hidden_width.is_none_or(|w| (1..=8192).contains(&w)),
             format!("hidden_width {:?}: 1 to 8192", self.hidden_width),
         );
-        check(matches!(self.pooling, 1 | 3), format!("pooling {}: 1 or 3", self.pooling));
+        check(self.pooling % 2 == 1 && self.pooling < 64, format!("pooling {}: odd, 1 to 63", self.pooling));
+        check(
+            self.context == 0 || self.context % 2 == 1 && self.context < 64,
+            format!("context {}: 0 or odd, up to 63", self.context),
+        );
         check(
             self.steps.is_none_or(|s| (1..=10_000_000).contains(&s)),
             format!("steps {:?}: 1 to 10000000", self.steps),
@@ -155,8 +176,11 @@ impl Settings {
             format!("batch_pixels {}: 16 to 1048576", self.batch_pixels),
         );
         check(
-            self.abnormal_pixels > 0 && self.abnormal_pixels * 2 <= self.batch_pixels,
-            format!("abnormal_pixels {}: 1 to half of batch_pixels ({})", self.abnormal_pixels, self.batch_pixels),
+            self.abnormal_pixels > 0 && (self.abnormal_pixels + self.beside_pixels) * 2 <= self.batch_pixels,
+            format!(
+                "abnormal_pixels {} and beside_pixels {}: more than 0 and together up to half of batch_pixels ({})",
+                self.abnormal_pixels, self.beside_pixels, self.batch_pixels
+            ),
         );
         check(
             self.learning_rate.is_finite() && self.learning_rate > 0.0,

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::cost::{PhaseClock, peak_memory_mib};
 use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out, load_mask};
-use super::defects::{KnownDefect, abnormal_cells, find_regions, invent, synthesise};
+use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
 use super::export::{ExportError, export_model};
 use super::fit::{FitError, LevelFit, StepReport};
 use super::gather::{check, empty_bank, extract, load};
@@ -131,7 +131,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
     let mut extractor = FeatureExtractor::load(&options.backbone, settings.size, &session)?;
     progress.phase("backbone features", normal_pictures.len() as u64);
-    let mut normal_bank = empty_bank(&extractor, settings.size, settings.pooling);
+    let mut normal_bank = empty_bank(&extractor, settings);
     let mut held_out_bank = normal_bank.clone();
     let mut defect_bank = normal_bank.clone();
     extract(&mut extractor, normal_pictures.iter(), &mut normal_bank, progress, stop)?;
@@ -167,7 +167,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
             known[i].mask = Some(mask);
         }
         let made = synthesise(&known, &normal_pictures, settings.synthesised, &mut rng);
-        let mut made_bank = empty_bank(&extractor, settings.size, settings.pooling);
+        let mut made_bank = empty_bank(&extractor, settings);
         for maps in made.chunks(4).map(|batch| extractor.extract(&batch.iter().map(|m| &m.0).collect::<Vec<_>>())) {
             check(stop)?;
             maps?.iter().for_each(|maps| made_bank.push(maps));
@@ -178,7 +178,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         }
         clock.start("fit on normals and defects");
         for ((fit, bank), defects) in fits.iter_mut().zip(&normal_bank.levels).zip(&defect_bank.levels) {
-            let cells = abnormal_cells(defects, &known, &made);
+            let cells = defect_cells(defects, &known, &made);
             fit.run(usize::MAX, bank, Some(&cells), &mut observe)?;
         }
     }
@@ -191,7 +191,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         .map_err(|source| TrainError::Unreadable { path: options.backbone.clone(), source })?;
     let version = version(&fits, settings, &training_set_sha256, &backbone_sha256);
     let levels = finish::level_shapes(&normal_bank, settings);
-    let folded = finish::fold(&fits, &normal_bank, &statistics, settings.pooling);
+    let folded = finish::fold(&fits, &normal_bank, &statistics);
     let outputs: Vec<String> = levels.iter().map(|level| level.output.clone()).collect();
     let metadata = [(METADATA_NAME.to_owned(), name.clone()), (METADATA_VERSION.to_owned(), version.clone())];
     let model_file = writer.path().join(MODEL_FILE);

@@ -24,6 +24,7 @@ fn manifest(normal: f32, abnormal: f32, minimum_area: usize) -> Manifest {
         levels: vec![level(4, 4), level(2, 8)],
         calibration: Calibration {
             levels: vec![calibrated; 2],
+            ceiling: None,
             smoothing_sigma: 0.0,
             minimum_area,
             image: ImageBoundary { normal, abnormal, suspect_rate: 0.05, false_reject_rate: 0.01 },

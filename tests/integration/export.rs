@@ -10,6 +10,7 @@ use linegate::bundle::{
 use linegate::inspection::{Picture, Size};
 use linegate::scoring::{BackboneSpec, FeatureExtractor, Model, SessionOptions};
 use linegate::training::export::{ExportError, Variant, export_model, import_backbone};
+use linegate::training::features::Source;
 use linegate::training::flow::{FoldedBlock, FoldedFlow};
 use ndarray::{Array1, Array2, Array3};
 
@@ -40,10 +41,12 @@ impl Numbers {
     }
 }
 
+const FINEST: Source = Source { map: 0, pooling: 1 };
+
 /// A flow with every part in use. The log-scales reach into the bend of the tanh, and the scales are
 /// such that, as in a fitted flow, values stay of the order of 1: f32 could not hold a difference of
 /// 1e-3 in log-likelihoods of thousands.
-fn random_flow((rows, columns): (usize, usize), channels: usize, pooling: usize, seed: u64) -> FoldedFlow {
+fn random_flow((rows, columns): (usize, usize), channels: usize, source: Source, seed: u64) -> FoldedFlow {
     let mut numbers = Numbers(seed);
     let (second, hidden) = (channels / 2, 29);
     let first = channels - second;
@@ -60,7 +63,7 @@ fn random_flow((rows, columns): (usize, usize), channels: usize, pooling: usize,
         rows,
         columns,
         channels,
-        pooling,
+        source,
         input_scale: numbers.vector(channels, 0.05),
         input_shift: numbers.vector(channels, 0.5),
         blocks: (0..8).map(|_| block(&mut numbers)).collect(),
@@ -74,7 +77,7 @@ fn log_likelihood(flow: &FoldedFlow, features: &Array3<f32>) -> Array2<f64> {
     assert_eq!((rows, columns, channels), (flow.rows, flow.columns, flow.channels));
     let second = channels / 2;
     let first = channels - second;
-    let reach = flow.pooling / 2;
+    let reach = flow.source.pooling / 2;
     let around = |at: usize, length: usize| at.saturating_sub(reach)..(at + reach + 1).min(length);
     Array2::from_shape_fn((rows, columns), |(row, column)| {
         let mut x: Vec<f64> = (0..channels)
@@ -130,6 +133,7 @@ fn manifest(size: Size, levels: Vec<LevelShape>) -> Manifest {
         preprocessing: Preprocessing { size, region_of_interest: None },
         calibration: Calibration {
             levels: vec![calibration; levels.len()],
+            ceiling: None,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },
@@ -188,17 +192,17 @@ fn pictures(size: Size, count: usize) -> Vec<Picture> {
 
 /// Exports random flows for the backbone into a bundle, scores pictures with it as the line does,
 /// and compares every cell with the definition in f64 on the backbone's own features.
-fn exported_model_equals_the_definition(backbone: &Path, size: Size, pooling: &[usize]) {
+fn exported_model_equals_the_definition(backbone: &Path, size: Size, sources: &[(usize, usize)]) {
     let mut extractor = FeatureExtractor::load(backbone, size, &SessionOptions::default()).unwrap();
     let mut flows = Vec::new();
     let mut levels = Vec::new();
-    for (level, (&(channels, stride), &pooling)) in extractor.levels().iter().zip(pooling).enumerate() {
+    for (level, &(map, pooling)) in sources.iter().enumerate() {
+        let (channels, stride) = extractor.levels()[map];
         let grid = (size.height / stride, size.width / stride);
-        flows.push(random_flow(grid, channels, pooling, 11 + level as u64));
+        flows.push(random_flow(grid, channels, Source { map, pooling }, 11 + level as u64));
         let output = format!("level{level}");
         levels.push(LevelShape { output, stride, rows: grid.0, columns: grid.1 });
     }
-    assert_eq!(flows.len(), pooling.len());
 
     let folder = tempfile::tempdir().unwrap();
     let writer = BundleWriter::new(&folder.path().join("bundle")).unwrap();
@@ -218,8 +222,9 @@ fn exported_model_equals_the_definition(backbone: &Path, size: Size, pooling: &[
         let scores = model.score(&pictures).unwrap();
         assert_eq!(scores.len(), batch);
         for (maps, features) in scores.iter().zip(&features) {
-            for ((map, flow), features) in maps.levels.iter().zip(&flows).zip(features) {
-                let expected = log_likelihood(flow, features);
+            assert_eq!(maps.levels.len(), flows.len());
+            for (map, flow) in maps.levels.iter().zip(&flows) {
+                let expected = log_likelihood(flow, &features[flow.source.map]);
                 let spread = expected.std(0.0);
                 assert!(spread > 0.01, "a map that hardly varies ({spread}) shows nothing");
                 for ((at, &found), &expected) in map.indexed_iter().zip(&expected) {
@@ -239,20 +244,20 @@ fn exported_model_equals_the_definition(backbone: &Path, size: Size, pooling: &[
 fn a_model_on_lite0_equals_the_definition_of_its_flows() {
     let folder = tempfile::tempdir().unwrap();
     let size = Size { width: 96, height: 64 };
-    exported_model_equals_the_definition(&lite0(folder.path()), size, &[3, 1, 3]);
-    exported_model_equals_the_definition(&lite0(folder.path()), size, &[1, 3, 1]);
+    exported_model_equals_the_definition(&lite0(folder.path()), size, &[(0, 3), (1, 1), (2, 3)]);
+    exported_model_equals_the_definition(&lite0(folder.path()), size, &[(0, 1), (1, 3), (2, 1), (2, 9)]);
 }
 
 #[test]
 fn a_model_on_a_channels_last_bgr_backbone_with_odd_channels_and_our_names_equals_the_definition() {
     let backbone = fixture("nhwc_bgr.onnx");
-    exported_model_equals_the_definition(&backbone, Size { width: 48, height: 32 }, &[1, 1]);
-    exported_model_equals_the_definition(&backbone, Size { width: 48, height: 32 }, &[3, 3]);
+    exported_model_equals_the_definition(&backbone, Size { width: 48, height: 32 }, &[(0, 1), (1, 1)]);
+    exported_model_equals_the_definition(&backbone, Size { width: 48, height: 32 }, &[(0, 3), (1, 3)]);
 }
 
 #[test]
 fn a_backbone_of_opset_11_is_raised_where_that_changes_nothing() {
-    exported_model_equals_the_definition(&fixture("opset11.onnx"), Size { width: 48, height: 32 }, &[3]);
+    exported_model_equals_the_definition(&fixture("opset11.onnx"), Size { width: 48, height: 32 }, &[(0, 3)]);
 }
 
 /// Exports to a file that must not appear, and gives the error.
@@ -270,16 +275,19 @@ fn flows_that_do_not_fit_are_refused_with_what_was_expected() {
     let backbone = fixture("opset11.onnx");
     let spec = read_spec(&backbone);
     let size = Size { width: 48, height: 32 };
-    let flow = || random_flow((8, 12), 9, 1, 5);
+    let flow = || random_flow((8, 12), 9, FINEST, 5);
     let said = |flows: &[FoldedFlow], outputs: &[&str]| refused(&backbone, &spec, size, flows, outputs).to_string();
 
     let error = said(&[], &[]);
-    assert!(error.contains("0 flows and 0 names of outputs for a backbone with 1 feature maps"), "{error}");
+    assert!(
+        error.contains("0 flows, on maps [], and 0 names of outputs for a backbone with 1 feature maps"),
+        "{error}"
+    );
     let error = said(&[flow()], &["image"]);
     assert!(error.contains("\"image\""), "{error}");
-    let error = said(&[random_flow((8, 12), 10, 1, 5)], &["level0"]);
+    let error = said(&[random_flow((8, 12), 10, FINEST, 5)], &["level0"]);
     assert!(error.contains("it has 10 channels, the backbone's y declares 9"), "{error}");
-    let error = said(&[random_flow((16, 12), 9, 1, 5)], &["level0"]);
+    let error = said(&[random_flow((16, 12), 9, FINEST, 5)], &["level0"]);
     assert!(error.contains("it has 16 rows, the backbone's y declares 8"), "{error}");
 
     let mut diverged = flow();
@@ -291,9 +299,9 @@ fn flows_that_do_not_fit_are_refused_with_what_was_expected() {
     let error = said(&[odd], &["level0"]);
     assert!(error.contains("shift of block 7 has shape [8], expected [9]"), "{error}");
     let mut odd = flow();
-    odd.pooling = 5;
+    odd.source.pooling = 4;
     let error = said(&[odd], &["level0"]);
-    assert!(error.contains("side of 5, expected 1 or 3"), "{error}");
+    assert!(error.contains("side of 4, expected an odd number"), "{error}");
 }
 
 #[test]
@@ -301,7 +309,7 @@ fn backbones_that_do_not_fit_are_refused_with_what_was_expected() {
     let backbone = fixture("opset11.onnx");
     let spec = read_spec(&backbone);
     let size = Size { width: 48, height: 32 };
-    let flows = [random_flow((8, 12), 9, 1, 5)];
+    let flows = [random_flow((8, 12), 9, FINEST, 5)];
     let said = |path: &Path, spec: &BackboneSpec, size: Size| refused(path, spec, size, &flows, &["a"]).to_string();
 
     let error = said(&backbone, &spec, Size { width: 64, height: 32 });

@@ -36,6 +36,7 @@ fn manifest(version: &str) -> Manifest {
                 normal_boundary: -2.0,
                 abnormal_boundary: -3.0,
             }],
+            ceiling: None,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },

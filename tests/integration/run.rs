@@ -57,6 +57,7 @@ fn write_bundle(target: &Path, version: &str, mean: f32) {
                 normal_boundary: 0.0,
                 abnormal_boundary: -0.1,
             }],
+            ceiling: None,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },

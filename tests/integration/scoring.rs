@@ -74,6 +74,7 @@ fn manifest() -> Manifest {
         levels: vec![level(4), level(8)],
         calibration: Calibration {
             levels: vec![calibrated; 2],
+            ceiling: None,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },

@@ -26,6 +26,7 @@ fn options(data: &Path, out: PathBuf) -> TrainOptions {
             steps: Some(40),
             batch_pixels: 256,
             abnormal_pixels: 64,
+            beside_pixels: 32,
             hidden_width: Some(48),
             synthesised: 16,
             ..Settings::preset(Preset::Fast)

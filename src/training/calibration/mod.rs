@@ -49,6 +49,7 @@ pub fn calibrate(
         .collect();
     let mut calibration = Calibration {
         levels,
+        ceiling: settings.ceiling,
         smoothing_sigma: settings.smoothing_sigma,
         minimum_area: 1,
         image: ImageBoundary {

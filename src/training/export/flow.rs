@@ -25,7 +25,7 @@ pub(super) fn append(
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let cells = rows * columns;
     let name = |part: &str| format!("flow{level}/{part}");
-    let features = to_rows_and_columns(graph, level, flow.pooling, (features, layout));
+    let features = to_rows_and_columns(graph, level, flow.source.pooling, (features, layout));
 
     // 0 keeps the batch axis: were the map of another size than the flow's grid, the Reshape would
     // fail instead of mixing cells of different pictures.

@@ -25,7 +25,7 @@ const IR_VERSION: i64 = 8;
 /// Input `image`: u8 `[batch, row, column, channel]`, RGB, of `size`, any batch. Outputs, named by
 /// `outputs` and finest first: f32 `[batch, row, column]`, nats per feature dimension. `backbone`
 /// is any ONNX model that `spec` describes; what `spec.outputs` do not need of it is left out.
-/// `flows` has one flow per output of the backbone. `metadata` goes into the file's
+/// Each of `flows` looks at one output of the backbone. `metadata` goes into the file's
 /// `metadata_props`. The file appears whole or not at all.
 ///
 /// # Errors
@@ -45,11 +45,12 @@ pub fn export_model(
         check_flow(flow).map_err(|problem| ExportError::Flow { level, problem })?;
     }
     let backbone = Backbone::read(backbone, spec, size)?;
-    for (level, (flow, declared)) in flows.iter().zip(&backbone.declared).enumerate() {
+    for (level, flow) in flows.iter().enumerate() {
+        let map = flow.source.map;
         let grid = [("channels", flow.channels), ("rows", flow.rows), ("columns", flow.columns)];
-        for (&declared, (what, found)) in declared.iter().zip(grid) {
+        for (&declared, (what, found)) in backbone.declared[map].iter().zip(grid) {
             if let Some(declared) = declared.filter(|&declared| declared != found) {
-                let output = &spec.outputs[level];
+                let output = &spec.outputs[map];
                 let problem = format!("it has {found} {what}, the backbone's {output} declares {declared}");
                 return Err(ExportError::Flow { level, problem });
             }
@@ -70,7 +71,8 @@ fn assemble(
     let mut prologue = GraphBuilder::default();
     append_preprocessing(&mut prologue, spec, &backbone.input);
     let mut epilogue = GraphBuilder::default();
-    for (level, ((flow, features), output)) in flows.iter().zip(&backbone.outputs).zip(outputs).enumerate() {
+    for (level, (flow, output)) in flows.iter().zip(outputs).enumerate() {
+        let features = &backbone.outputs[flow.source.map];
         flow::append(&mut epilogue, level, flow, (features, spec.layout), backbone.opset, output);
     }
     let batch = || Axis::named("batch");
@@ -129,12 +131,13 @@ fn check_request(spec: &BackboneSpec, size: Size, flows: &[FoldedFlow], outputs:
     if size.width == 0 || size.height == 0 {
         return fail(format!("its size is {size}"));
     }
-    if flows.is_empty() || flows.len() != spec.outputs.len() || flows.len() != outputs.len() {
+    let maps = spec.outputs.len();
+    if flows.is_empty() || flows.len() != outputs.len() || flows.iter().any(|flow| flow.source.map >= maps) {
         return fail(format!(
-            "there are {} flows and {} names of outputs for a backbone with {} feature maps",
+            "there are {} flows, on maps {:?}, and {} names of outputs for a backbone with {maps} feature maps",
             flows.len(),
+            flows.iter().map(|flow| flow.source.map).collect::<Vec<_>>(),
             outputs.len(),
-            spec.outputs.len()
         ));
     }
     let mut taken = HashSet::from([MODEL_INPUT]);
@@ -160,8 +163,9 @@ fn check_flow(flow: &FoldedFlow) -> Result<(), String> {
             "its grid is {columns}x{rows} cells of {channels} channels, expected 1 cell and 2 channels or more"
         ));
     }
-    if !matches!(flow.pooling, 1 | 3) {
-        return Err(format!("it averages features over a side of {}, expected 1 or 3", flow.pooling));
+    let pooling = flow.source.pooling;
+    if pooling.is_multiple_of(2) {
+        return Err(format!("it averages features over a side of {pooling}, expected an odd number"));
     }
     if !flow.constant.is_finite() {
         return Err(format!("its constant is {}", flow.constant));

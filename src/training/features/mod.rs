@@ -41,7 +41,7 @@ impl LevelBank {
     }
 
     /// Adds a picture's map `[row, column, channel]`, averaged over `pooling` × `pooling` cells
-    /// (1 or 3); cells outside the map do not count.
+    /// ; cells outside the map do not count.
     pub fn push(&mut self, map: &Array3<f32>, pooling: usize) {
         assert_eq!(map.dim(), (self.rows, self.columns, self.channels), "the map has another shape");
         let reach = pooling / 2;
@@ -134,13 +134,27 @@ impl LevelBank {
 pub struct FeatureBank {
     /// One per level.
     pub levels: Vec<LevelBank>,
-    pooling: usize,
+    /// Where each level's features come from.
+    pub sources: Vec<Source>,
+}
+
+/// What a level of the model looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// Number of the backbone's map, 0 is the finest.
+    pub map: usize,
+    /// Side of the neighbourhood over which features are averaged, odd.
+    pub pooling: usize,
 }
 
 impl FeatureBank {
-    /// An empty bank for levels of `(rows, columns, channels)`.
-    pub fn new(levels: &[(usize, usize, usize)], pooling: usize) -> Self {
-        Self { levels: levels.iter().map(|&(r, c, k)| LevelBank::new(r, c, k)).collect(), pooling }
+    /// An empty bank for the given sources; `maps` are the backbone's `(rows, columns, channels)`.
+    ///
+    /// # Panics
+    /// When a source names a map that is not there.
+    pub fn new(maps: &[(usize, usize, usize)], sources: Vec<Source>) -> Self {
+        let levels = sources.iter().map(|source| maps[source.map]).map(|(r, c, k)| LevelBank::new(r, c, k)).collect();
+        Self { levels, sources }
     }
 
     /// Pictures in the bank.
@@ -148,10 +162,10 @@ impl FeatureBank {
         self.levels.first().map_or(0, LevelBank::pictures)
     }
 
-    /// Adds a picture's maps, one per level.
+    /// Adds a picture's maps, as the backbone gives them.
     pub fn push(&mut self, maps: &[Array3<f32>]) {
-        for (bank, map) in self.levels.iter_mut().zip(maps) {
-            bank.push(map, self.pooling);
+        for (bank, source) in self.levels.iter_mut().zip(&self.sources) {
+            bank.push(&maps[source.map], source.pooling);
         }
     }
 

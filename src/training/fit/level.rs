@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::loss::{LossSettings, LossTerms, loss};
-use super::{Adam, Sampler, Schedule};
+use super::{Adam, CellSampler, PictureCells, Sampler, Schedule};
 use crate::training::features::LevelBank;
 use crate::training::flow::{Flow, FlowShape, Pass, Pixels};
 use crate::training::settings::Settings;
@@ -44,15 +44,17 @@ pub struct StepReport {
     pub rate: f32,
 }
 
-/// Known abnormal cells of one level: of real defects and of made ones.
+/// What one level knows of defects.
 #[derive(Debug)]
-pub struct AbnormalCells<'a> {
+pub struct DefectCells<'a> {
     /// Features of the defect pictures.
     pub bank: &'a LevelBank,
-    /// (picture, cell) of defects as they are.
-    pub real: Vec<(u32, u32)>,
-    /// (picture, cell) of pasted or invented defects.
-    pub made: Vec<(u32, u32)>,
+    /// Abnormal cells of defects as they are.
+    pub real: Vec<PictureCells>,
+    /// Abnormal cells of pasted or invented defects.
+    pub made: Vec<PictureCells>,
+    /// Cells of the same pictures well beside the defects: normal ones, and the hardest.
+    pub beside: Vec<PictureCells>,
 }
 
 /// The state of one level's fit; goes on where it stopped.
@@ -68,6 +70,7 @@ pub struct LevelFit {
     loss: LossSettings,
     batch_pixels: usize,
     abnormal_pixels: usize,
+    beside_pixels: usize,
     step: usize,
     normals: Sampler,
     features: Vec<f32>,
@@ -104,6 +107,7 @@ impl LevelFit {
             },
             batch_pixels: settings.batch_pixels,
             abnormal_pixels: settings.abnormal_pixels,
+            beside_pixels: settings.beside_pixels,
             step: 0,
             normals: Sampler::new(pixels),
             features: Vec::new(),
@@ -118,7 +122,8 @@ impl LevelFit {
         self.schedule.steps
     }
 
-    /// Takes steps until `until` of them are done, on normals and, where given, abnormal cells.
+    /// Takes steps until `until` of them are done, on normals and, where given, on defects and what
+    /// lies beside them.
     ///
     /// # Errors
     /// [`FitError`]: a term is not a number, or `observe` said to stop.
@@ -126,26 +131,26 @@ impl LevelFit {
         &mut self,
         until: usize,
         normals: &LevelBank,
-        abnormal: Option<&AbnormalCells<'_>>,
+        defects: Option<&DefectCells<'_>>,
         observe: &mut dyn FnMut(StepReport) -> Result<(), FitError>,
     ) -> Result<(), FitError> {
-        let lists = abnormal.map(|cells| [&cells.real, &cells.made].map(|list| (list, Sampler::new(list.len()))));
-        let mut lists = lists.unwrap_or([(); 2].map(|()| (const { &Vec::new() }, Sampler::new(0))));
-        let filled = lists.iter().filter(|(list, _)| !list.is_empty()).count();
+        let mut lists: Vec<(bool, CellSampler<'_>)> = defects.map_or_else(Vec::new, |defects| {
+            let lists = [(true, &defects.real), (true, &defects.made), (false, &defects.beside)];
+            lists.into_iter().map(|(abnormal, list)| (abnormal, CellSampler::new(list))).collect()
+        });
+        lists.retain(|(_, list)| !list.is_empty());
+        let kinds = lists.iter().filter(|(abnormal, _)| *abnormal).count();
         while self.step < until.min(self.schedule.steps) {
             self.features.clear();
             self.places.clear();
             self.abnormal.clear();
-            if let Some(cells) = abnormal {
-                for (list, sampler) in lists.iter_mut().filter(|(list, _)| !list.is_empty()) {
-                    for _ in 0..self.abnormal_pixels / filled {
-                        if let Some(i) = sampler.draw(&mut self.rng) {
-                            let (picture, cell) = (list[i].0 as usize, list[i].1 as usize);
-                            self.features.extend_from_slice(cells.bank.cell(picture, cell));
-                            self.places.push(cells.bank.place(cell));
-                            self.abnormal.push(true);
-                        }
-                    }
+            for (abnormal, list) in &mut lists {
+                let Some(DefectCells { bank, .. }) = defects else { break };
+                for _ in 0..if *abnormal { self.abnormal_pixels / kinds } else { self.beside_pixels } {
+                    let Some((picture, cell)) = list.draw(&mut self.rng) else { break };
+                    self.features.extend_from_slice(bank.cell(picture, cell));
+                    self.places.push(bank.place(cell));
+                    self.abnormal.push(*abnormal);
                 }
             }
             while self.places.len() < self.batch_pixels {

@@ -7,6 +7,6 @@ mod sampler;
 mod schedule;
 
 pub use adam::Adam;
-pub use level::{AbnormalCells, FitError, LevelFit, StepReport};
-pub use sampler::Sampler;
+pub use level::{DefectCells, FitError, LevelFit, StepReport};
+pub use sampler::{CellSampler, PictureCells, Sampler};
 pub use schedule::Schedule;

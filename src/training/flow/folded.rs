@@ -4,12 +4,13 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use super::parameters::DAMPING;
 use super::{CONDITION_LENGTH, Flow, Part, position_code};
+use crate::training::features::Source;
 
 /// A flow of one level for a fixed grid, ready for export.
 ///
 /// On every cell's feature vector `f` (length C), at (row, column):
-/// 1. if `pooling` is 3, `f` is first averaged over its 3×3 neighbourhood (cells outside the map
-///    not counted),
+/// 1. `f`, of the backbone's map `source.map`, is first averaged over `source.pooling` ×
+///    `source.pooling` cells around it (cells outside the map not counted),
 /// 2. `x = f * input_scale + input_shift`,
 /// 3. the blocks in order,
 /// 4. `log_likelihood = (constant - 0.5 * |x|² + sum of s over all blocks) / C`.
@@ -21,8 +22,8 @@ pub struct FoldedFlow {
     pub columns: usize,
     /// Channels C.
     pub channels: usize,
-    /// Side of the feature averaging: 1 (none) or 3.
-    pub pooling: usize,
+    /// The features it looks at.
+    pub source: Source,
     /// `[C]`.
     pub input_scale: Array1<f32>,
     /// `[C]`.
@@ -55,9 +56,9 @@ pub struct FoldedBlock {
 }
 
 impl FoldedFlow {
-    /// Folds a trained flow for a grid of `rows` × `columns`. The input, after averaging over
-    /// `pooling` × `pooling` cells, is standardised with `mean` and `deviation` (`[C]` each).
-    pub fn fold(flow: &Flow, rows: usize, columns: usize, pooling: usize, mean: &[f32], deviation: &[f32]) -> Self {
+    /// Folds a trained flow for a grid of `(rows, columns)`. The input, after averaging as the
+    /// source says, is standardised with `mean` and `deviation` (`[C]` each).
+    pub fn fold(flow: &Flow, (rows, columns): (usize, usize), source: Source, mean: &[f32], deviation: &[f32]) -> Self {
         let shape = flow.shape;
         let (c, first, hidden, half) = (shape.channels, shape.first(), shape.hidden, CONDITION_LENGTH / 2);
         let matrix = |block, part, rows: usize, columns: usize| {
@@ -93,7 +94,7 @@ impl FoldedFlow {
             rows,
             columns,
             channels: c,
-            pooling,
+            source,
             input_scale: scale,
             input_shift: shift,
             blocks,

@@ -66,6 +66,7 @@ fn manifest(known_defects: Vec<UsedDefect>) -> Manifest {
             .to_vec(),
         calibration: Calibration {
             levels: vec![calibrated; 2],
+            ceiling: None,
             smoothing_sigma: 0.0,
             minimum_area: 2,
             image: ImageBoundary { normal: 1.0, abnormal: 3.0, suspect_rate: 0.05, false_reject_rate: 0.01 },

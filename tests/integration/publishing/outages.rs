@@ -45,7 +45,8 @@ fn no_decision_is_lost_when_the_broker_is_killed_and_comes_back() {
     let mut replayed = 0;
     for arrived in received() {
         if let Some(before) = seen.get(&arrived.result_id) {
-            assert!(arrived.replayed, "a repetition says so");
+            // The broker may deliver twice what it got once: then to the letter the same.
+            assert!(arrived.replayed || arrived == *before, "a repetition of ours says so");
             assert_eq!(before.sequence, arrived.sequence);
         } else {
             assert!(arrived.sequence > newest, "first arrivals keep their order");
