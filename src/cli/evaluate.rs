@@ -95,7 +95,7 @@ fn table(evaluation: &Evaluation) -> String {
         counts.without_mask,
         excluded.len()
     );
-    let width = evaluation.per_defect.keys().map(|name| name.chars().count()).max().unwrap_or(0).max(13);
+    let width = evaluation.per_defect.keys().map(|name| name.chars().count()).max().unwrap_or(0).max(14);
     let _ = writeln!(out, "{:width$}  pictures  image AUROC  pixel AUROC   AUPRO  pixel AP  escapes", "");
     let mut row = |name: &str, pictures: usize, f: &Figures, escapes: f64| {
         let _ = writeln!(
@@ -110,6 +110,20 @@ fn table(evaluation: &Evaluation) -> String {
     };
     for (name, defect) in &evaluation.per_defect {
         row(name, defect.images, &defect.figures, defect.escape_rate);
+    }
+    for (name, means) in [("mean of seen", &evaluation.seen), ("mean of unseen", &evaluation.unseen)] {
+        let Some(means) = means.as_ref().filter(|means| means.types.len() < evaluation.per_defect.len()) else {
+            continue;
+        };
+        let pictures = means.types.iter().map(|kind| evaluation.per_defect[kind].images).sum();
+        let figures = Figures {
+            image_auroc: means.image_auroc,
+            pixel_auroc: means.pixel_auroc,
+            aupro: means.aupro,
+            pixel_ap: means.pixel_ap,
+            no_pixel_metrics: None,
+        };
+        row(name, pictures, &figures, means.escape_rate);
     }
     row("all", counts.defective, figures, at_boundary.escape_rate);
     let authors = Figures {

@@ -48,9 +48,14 @@ pub(super) struct Arguments {
     /// Known defects to take from the test folders, evenly over types; evaluation leaves them out
     #[arg(long, value_name = "N")]
     defects: Option<usize>,
-    /// Make defects up where none are known
-    #[arg(long)]
-    synthetic: bool,
+    /// Make defects up where none are known: then the boundary is pushed by invented ones;
+    /// `--synthetic false` learns from normals alone
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    synthetic: Option<bool>,
+    /// Defect type that known defects are not taken from, to see how unseen defects are told;
+    /// may be given more than once
+    #[arg(long, value_name = "TYPE")]
+    unseen: Vec<String>,
     /// Which pictures show the same part (columns path,group): groups are never split
     #[arg(long, value_name = "FILE.csv")]
     groups: Option<PathBuf>,
@@ -145,8 +150,9 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     config.seed = arguments.seed.or(config.seed);
     config.threads = arguments.threads.or(config.threads);
     config.steps = arguments.steps.or(config.steps);
-    if arguments.synthetic {
-        config.synthetic = Some(true);
+    config.synthetic = arguments.synthetic.or(config.synthetic);
+    if !arguments.unseen.is_empty() {
+        config.unseen = Some(arguments.unseen.clone());
     }
     Ok(Settings { region_of_interest: arguments.region, ..Settings::from_config(&config) })
 }

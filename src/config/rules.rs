@@ -65,14 +65,11 @@ pub(super) fn training(root: &Node, walk: &mut Walk<'_>) {
             Some("every rejected part is beyond the suspect boundary too, so it must be at least as high"),
         );
     }
-    if let (Some(true), Some(node)) = (rate("defects").map(|defects| defects > 0.0), root.get("synthetic"))
-        && matches!(node.data, super::document::Data::Bool(true))
-    {
-        walk.report(
-            node,
-            "`synthetic` makes up defects in place of known ones, but `defects` asks for known ones",
-            Some("leave one of the two out"),
-        );
+    for name in ["pooling", "context"] {
+        let (Some(side), Some(node)) = (rate(name), root.get(name)) else { continue };
+        if side % 2.0 == 0.0 && (name, side) != ("context", 0.0) {
+            walk.report(node, format!("`{name}` is {side}"), Some("a square around a cell has an odd side"));
+        }
     }
 }
 

@@ -61,8 +61,17 @@ pub struct TrainingConfig {
     pub hidden_width: Option<usize>,
     /// Coupling blocks per level, 1 to 64.
     pub blocks: Option<usize>,
-    /// Side of the square over which features are averaged, 1 to 16 cells; 1 is none.
+    /// Side of the square over which features are averaged, odd, 1 to 63 cells; 1 is none.
     pub pooling: Option<usize>,
+    /// Side of the average of one more level on the coarsest map, odd, up to 63; 0 is no such level.
+    pub context: Option<usize>,
+    /// Pictures made from known defects by copy-paste (invented ones where none are known), 0 to
+    /// 100000.
+    pub synthesised: Option<usize>,
+    /// Pictures with invented defects beside those, 0 to 100000.
+    pub invented: Option<usize>,
+    /// Defect types that known defects are not taken from.
+    pub unseen: Option<Vec<String>>,
     /// Share of the training normals held out for calibration; within 0 to 1, both excluded.
     pub calibration_fraction: Option<f64>,
     /// Wished share of good parts that are rejected (0.01); within 0 to 1, both excluded.
@@ -70,7 +79,7 @@ pub struct TrainingConfig {
     /// Wished share of good parts that are suspect or rejected (0.05); at least
     /// `false_reject_rate`, below 1.
     pub suspect_rate: Option<f64>,
-    /// Whether defects are made up in place of known ones.
+    /// Whether defects are made up where none are known.
     pub synthetic: Option<bool>,
 }
 

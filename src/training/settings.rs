@@ -49,8 +49,12 @@ pub struct Settings {
     pub margin: f32,
     /// Pasted or invented pictures to make.
     pub synthesised: usize,
+    /// Pictures with invented defects beside those, so that what is learned is not only the known.
+    pub invented: usize,
     /// Invent defects where none are known.
     pub synthetic: bool,
+    /// Defect types that known defects are not taken from.
+    pub unseen: Vec<String>,
     /// Share of the normals held out for calibration, 0 to 1.
     pub calibration_fraction: f64,
     /// Wished share of normal parts rejected.
@@ -88,7 +92,9 @@ impl Settings {
             boundary_quantile: 0.01,
             margin: 0.1,
             synthesised: 256,
-            synthetic: false,
+            invented: 0,
+            synthetic: true,
+            unseen: Vec::new(),
             calibration_fraction: 0.2,
             false_reject_rate: 0.01,
             suspect_rate: 0.05,
@@ -106,6 +112,8 @@ impl Settings {
                 warm_up: 0.08,
                 pooling: 1,
                 context: 0,
+                invented: 0,
+                synthetic: false,
                 beside_pixels: 0,
                 ceiling: None,
                 ..standard
@@ -134,6 +142,10 @@ impl Settings {
             hidden_width: config.hidden_width.or(preset.hidden_width),
             blocks: config.blocks.unwrap_or(preset.blocks),
             pooling: config.pooling.unwrap_or(preset.pooling),
+            context: config.context.unwrap_or(preset.context),
+            synthesised: config.synthesised.unwrap_or(preset.synthesised),
+            invented: config.invented.unwrap_or(preset.invented),
+            unseen: config.unseen.clone().unwrap_or_default(),
             calibration_fraction: config.calibration_fraction.unwrap_or(preset.calibration_fraction),
             false_reject_rate: config.false_reject_rate.unwrap_or(preset.false_reject_rate),
             suspect_rate: config.suspect_rate.unwrap_or(preset.suspect_rate),

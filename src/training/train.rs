@@ -115,9 +115,12 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         progress.warn(&warning.to_string());
     }
     let (normals, held_out) = hold_out(&dataset.train_good(), settings.calibration_fraction, settings.seed)?;
-    let mut chosen: Vec<Sample> = dataset.train_defects().into_iter().cloned().collect();
+    dataset.require_types(&settings.unseen)?;
+    let may_be_seen = |sample: &&Sample| !settings.unseen.iter().any(|unseen| unseen == sample.label.as_str());
+    let mut chosen: Vec<Sample> = dataset.train_defects().into_iter().filter(may_be_seen).cloned().collect();
     if settings.defects > 0 {
-        chosen.extend(choose_known_defects(&dataset.test_defects(), settings.defects, settings.seed)?);
+        let candidates: Vec<&Sample> = dataset.test_defects().into_iter().filter(may_be_seen).collect();
+        chosen.extend(choose_known_defects(&candidates, settings.defects, settings.seed)?);
     }
     let preprocessing = Preprocessing { size: settings.size, region_of_interest: settings.region_of_interest };
     let used: Vec<&Sample> = normals.iter().chain(&held_out).chain(&chosen).collect();
@@ -166,7 +169,8 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         for (i, mask) in weak.into_iter().zip(regions) {
             known[i].mask = Some(mask);
         }
-        let made = synthesise(&known, &normal_pictures, settings.synthesised, &mut rng);
+        let mut made = synthesise(&known, &normal_pictures, settings.synthesised, &mut rng);
+        made.extend(synthesise(&[], &normal_pictures, settings.invented, &mut rng));
         let mut made_bank = empty_bank(&extractor, settings);
         for maps in made.chunks(4).map(|batch| extractor.extract(&batch.iter().map(|m| &m.0).collect::<Vec<_>>())) {
             check(stop)?;

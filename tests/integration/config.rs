@@ -199,7 +199,7 @@ fn a_missing_and_an_oversized_file_are_errors_of_their_own() {
 fn a_training_file_is_held_to_the_same_rules() {
     let (folder, file) = write(
         "preset = \"quick\"\nimage_size = 250\nlearning_rat = 0.1\nboundary_quantile = 1.0\nfalse_reject_rate = 0.1\n\
-         suspect_rate = 0.05\ndefects = 3\nsynthetic = true\n",
+         suspect_rate = 0.05\ndefects = 3\npooling = 4\n",
     );
     let error = TrainingConfig::load(&file).unwrap_err();
     insta::assert_snapshot!(error.to_string().replace(&format!("{}/", folder.path().display()), ""));

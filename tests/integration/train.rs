@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use linegate::bundle::{Bundle, MODEL_FILE, sha256_file};
 use linegate::config::Preset;
 use linegate::inspection::{Size, Verdict};
+use linegate::training::dataset::Dataset;
+use linegate::training::evaluation::{EvaluationOptions, evaluate};
 use linegate::training::fit::FitError;
 use linegate::training::settings::Settings;
 use linegate::training::{Progress, Silent, TrainError, TrainOptions, train};
@@ -107,14 +109,36 @@ fn defects_without_masks_are_used_weakly_and_said_to_be_weak() {
 }
 
 #[test]
+fn a_type_that_was_to_stay_unseen_is_not_learned_from_and_evaluated_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 16, 4);
+    let mut options = options(folder.path(), folder.path().join("bundle"));
+    options.settings.defects = 3;
+    options.settings.unseen = vec!["scratch".into()];
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    assert!(bundle.manifest.provenance.known_defects.iter().all(|defect| defect.defect_type == "blot"));
+    let dataset = Dataset::open(folder.path(), None).unwrap();
+    let evaluation = evaluate(&bundle, &dataset, EvaluationOptions::default()).unwrap();
+    let (seen, unseen) = (evaluation.seen.unwrap(), evaluation.unseen.unwrap());
+    assert_eq!((&seen.types[..], &unseen.types[..]), (&["blot".to_owned()][..], &["scratch".to_owned()][..]));
+    assert_eq!(unseen.image_auroc, evaluation.per_defect["scratch"].figures.image_auroc);
+
+    options.settings.unseen = vec!["crack".into()];
+    let error = train(&options, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(error.contains("no defect type `crack`") && error.contains("blot, scratch"), "{error}");
+}
+
+#[test]
 fn synthetic_defects_can_take_the_place_of_known_ones() {
     let folder = tempfile::tempdir().unwrap();
     PartSet::write(folder.path(), 16, 2);
     let mut options = options(folder.path(), folder.path().join("bundle"));
-    options.settings.synthetic = true;
-    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
-    assert!(bundle.manifest.provenance.known_defects.is_empty());
-    assert!(bundle.manifest.provenance.phases.iter().any(|p| p.name == "defects"));
+    for synthetic in [true, false] {
+        options.settings.synthetic = synthetic;
+        let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+        assert!(bundle.manifest.provenance.known_defects.is_empty());
+        assert_eq!(bundle.manifest.provenance.phases.iter().any(|p| p.name == "defects"), synthetic);
+    }
 }
 
 #[test]

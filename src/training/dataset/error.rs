@@ -172,6 +172,14 @@ pub enum DatasetError {
         /// How many of each type.
         by_type: String,
     },
+    /// A defect type that the set does not have.
+    #[error("there is no defect type `{wanted}` here; there are: {there}")]
+    UnknownType {
+        /// Asked for.
+        wanted: String,
+        /// The types there are.
+        there: String,
+    },
     /// Too little to train and calibrate.
     #[error(
         "{normals} normal pictures in {groups} group(s) cannot be split into training and calibration of at least \

@@ -18,6 +18,7 @@ mod layout;
 mod pixels;
 mod warning;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{sha256_file, sha256_hex};
@@ -170,6 +171,22 @@ impl Dataset {
     /// Defects to judge by, sorted by name.
     pub fn test_defects(&self) -> Vec<&Sample> {
         self.select(Split::Test, true)
+    }
+
+    /// Makes sure that every one of `types` is a defect type of this set.
+    ///
+    /// # Errors
+    /// [`DatasetError::UnknownType`] names the first that is not, and those that are.
+    pub fn require_types(&self, types: &[String]) -> Result<(), DatasetError> {
+        let there: BTreeSet<&str> =
+            self.samples.iter().filter(|s| s.label.is_defect()).map(|s| s.label.as_str()).collect();
+        match types.iter().find(|wanted| !there.contains(wanted.as_str())) {
+            None => Ok(()),
+            Some(wanted) => Err(DatasetError::UnknownType {
+                wanted: wanted.clone(),
+                there: there.into_iter().collect::<Vec<_>>().join(", "),
+            }),
+        }
     }
 
     /// SHA-256, hexadecimal, over a line `NAME\0SHA-256 of the file\n` per picture in the order

@@ -26,7 +26,7 @@ pub use metrics::clopper_pearson;
 pub use report::{METRICS_FILE, PAGE_FILE, write_report};
 pub use result::{
     AtBoundary, AuthorsFigures, Confusion, Cost, Counts, Curves, DefectFigures, Evaluation, Excluded, Exclusion,
-    Figures, ScoredImage, Tally,
+    Figures, ScoredImage, Tally, TypeMeans,
 };
 
 /// How an evaluation is run.
@@ -114,7 +114,10 @@ pub fn evaluate(
         verdict: case.verdict,
         map: case.fused,
     });
+    let known = |name: &str| manifest.provenance.known_defects.iter().any(|defect| defect.defect_type == name);
     Ok(Evaluation {
+        seen: TypeMeans::of(&measured.per_defect, known),
+        unseen: TypeMeans::of(&measured.per_defect, |name| !known(name)),
         bundle: bundle.identity.clone(),
         data: dataset.root.display().to_string(),
         counts,

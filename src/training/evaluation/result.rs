@@ -21,6 +21,10 @@ pub struct Evaluation {
     pub figures: Figures,
     /// Per defect type: its pictures against all good ones.
     pub per_defect: BTreeMap<String, DefectFigures>,
+    /// Means over the types that the model was trained on; none where it knew no defect.
+    pub seen: Option<TypeMeans>,
+    /// Means over the types that it never saw.
+    pub unseen: Option<TypeMeans>,
     /// What the line would have done.
     pub at_boundary: AtBoundary,
     /// The paper's own score on the same log-likelihoods.
@@ -71,6 +75,42 @@ pub struct DefectFigures {
     pub escape_rate: f64,
     /// Exact 95 % interval of the escape rate.
     pub escape_interval: [f64; 2],
+}
+
+/// Several defect types: every figure the mean of the types' own, so that all count alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TypeMeans {
+    /// The types, by name.
+    pub types: Vec<String>,
+    /// Mean of the types' image AUROC.
+    pub image_auroc: f64,
+    /// Mean of the pixel AUROC of types with masks; none where none has one.
+    pub pixel_auroc: Option<f64>,
+    /// Likewise of AUPRO.
+    pub aupro: Option<f64>,
+    /// Likewise of the pixel average precision.
+    pub pixel_ap: Option<f64>,
+    /// Mean of the types' escape rates.
+    pub escape_rate: f64,
+}
+
+impl TypeMeans {
+    /// The means over those types of `figures` whose name is `wanted`; none where there are none.
+    pub fn of(figures: &BTreeMap<String, DefectFigures>, wanted: impl Fn(&str) -> bool) -> Option<Self> {
+        let chosen: Vec<_> = figures.iter().filter(|(name, _)| wanted(name)).collect();
+        let mean = |of: &dyn Fn(&DefectFigures) -> Option<f64>| {
+            let values: Vec<f64> = chosen.iter().filter_map(|(_, figures)| of(figures)).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        Some(Self {
+            image_auroc: mean(&|f| Some(f.figures.image_auroc))?,
+            pixel_auroc: mean(&|f| f.figures.pixel_auroc),
+            aupro: mean(&|f| f.figures.aupro),
+            pixel_ap: mean(&|f| f.figures.pixel_ap),
+            escape_rate: mean(&|f| Some(f.escape_rate))?,
+            types: chosen.into_iter().map(|(name, _)| name.clone()).collect(),
+        })
+    }
 }
 
 /// What was looked at.

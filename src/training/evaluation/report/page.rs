@@ -121,6 +121,17 @@ fn defects(out: &mut String, evaluation: &Evaluation) {
             defect.verdicts.suspect
         );
     }
+    for (name, means) in [("mean of seen types", &evaluation.seen), ("mean of unseen types", &evaluation.unseen)] {
+        // Where all types are of one kind their mean says little beside the whole.
+        let Some(means) = means.as_ref().filter(|means| means.types.len() < evaluation.per_defect.len()) else {
+            continue;
+        };
+        let _ = write!(out, "<tr><td>{name}</td><td></td><td></td>");
+        for value in [Some(means.image_auroc), means.pixel_auroc, means.aupro, means.pixel_ap] {
+            let _ = write!(out, "<td>{}</td>", figure(value));
+        }
+        let _ = write!(out, "<td>{}</td><td></td></tr>", percent(means.escape_rate));
+    }
     out.push_str("</table></div>");
 }
 
