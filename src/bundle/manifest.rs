@@ -62,9 +62,8 @@ pub struct LevelShape {
 pub struct Calibration {
     /// Per level, in the order of [`Manifest::levels`].
     pub levels: Vec<LevelCalibration>,
-    /// Most that one level can say against a cell, deviations; none lets it say anything. See
-    /// [`crate::decision::evidence`].
-    pub ceiling: Option<f32>,
+    /// What a level's log-likelihood says against a cell.
+    pub evidence: Evidence,
     /// Deviation of the Gaussian that smooths the fused map, cells of the finest level; 0 is none.
     pub smoothing_sigma: f32,
     /// Smallest connected area that counts, cells of the fused map, at least 1.
@@ -74,6 +73,23 @@ pub struct Calibration {
     pub image: ImageBoundary,
     /// What it was learned from.
     pub set: CalibrationSet,
+}
+
+/// What a level's log-likelihood l says against a cell, with the level's `mean` and `deviation` as
+/// z = (mean - l) / deviation. [`crate::decision::evidence`] computes it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Evidence {
+    /// z itself.
+    Deviations,
+    /// `-ln(e^-z + e^-ceiling)`: z, bounded smoothly.
+    Bounded {
+        /// Most that a level can say, deviations, positive.
+        ceiling: f32,
+    },
+    /// `-e^-z`, the paper's score; `mean` is then the highest log-likelihood among the held-out
+    /// normals (the authors take it over the test set) and `deviation` 1.
+    Likelihood,
 }
 
 /// Constants of one level.

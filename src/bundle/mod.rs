@@ -9,8 +9,8 @@ mod store;
 
 pub use active::{ACTIVE_FILE, read_active};
 pub use manifest::{
-    BUNDLE_SCHEMA_VERSION, Calibration, CalibrationSet, ImageBoundary, LevelCalibration, LevelShape, Manifest, Phase,
-    Preprocessing, Provenance, UsedDefect,
+    BUNDLE_SCHEMA_VERSION, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelCalibration, LevelShape,
+    Manifest, Phase, Preprocessing, Provenance, UsedDefect,
 };
 pub use store::{Bundle, BundleError, BundleWriter, sha256_file, sha256_hex};
 

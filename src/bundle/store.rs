@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{BUNDLE_SCHEMA_VERSION, MANIFEST_FILE, MODEL_FILE, Manifest};
+use super::{BUNDLE_SCHEMA_VERSION, Evidence, MANIFEST_FILE, MODEL_FILE, Manifest};
 use crate::inspection::ModelIdentity;
 
 /// Largest manifest that is read, bytes.
@@ -196,7 +196,9 @@ impl Manifest {
             }
         }
         finite("the smoothing", self.calibration.smoothing_sigma)?;
-        if let Some(ceiling) = self.calibration.ceiling.filter(|&ceiling| !(ceiling.is_finite() && ceiling > 0.0)) {
+        if let Evidence::Bounded { ceiling } = self.calibration.evidence
+            && !(ceiling.is_finite() && ceiling > 0.0)
+        {
             return Err(format!("the levels' ceiling is {ceiling}"));
         }
         finite("the normal image boundary", self.calibration.image.normal)?;

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, its steps in order. The only room with `anyhow`.
 
 mod backbone;
+mod bench;
 mod check;
 mod evaluate;
 mod models;
@@ -97,6 +98,8 @@ enum Command {
     Models(models::Arguments),
     /// Make a feature extractor from published weights
     Backbone(backbone::Arguments),
+    /// Measure how fast this machine takes a training step
+    Bench(bench::Arguments),
     /// Print the JSON schema of a published message
     Schema(schema::Arguments),
 }
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Retrain(arguments) => retrain::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
         Command::Backbone(arguments) => backbone::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
     };
     result.unwrap_or_else(|error| {

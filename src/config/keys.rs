@@ -182,6 +182,8 @@ pub(super) const TRAINING: &[Key] = &[
     may("context", Kind::Integer(0, 63)),
     may("synthesised", Kind::Integer(0, 100_000)),
     may("invented", Kind::Integer(0, 100_000)),
+    may("ceiling", Kind::Number(Limit::Within(0.0), Limit::Within(1000.0))),
+    may("beside_pixels", Kind::Integer(0, 1_048_576)),
     may("unseen", Kind::List(0, &Kind::Text)),
     may("calibration_fraction", OPEN_SHARE),
     may("false_reject_rate", OPEN_SHARE),

@@ -70,6 +70,10 @@ pub struct TrainingConfig {
     pub synthesised: Option<usize>,
     /// Pictures with invented defects beside those, 0 to 100000.
     pub invented: Option<usize>,
+    /// Most that one level can say against a cell, deviations of normals, up to 1000; 0 is no bound.
+    pub ceiling: Option<f64>,
+    /// Normal pixels from beside known defects in a step, 0 to half of `batch_pixels`.
+    pub beside_pixels: Option<usize>,
     /// Defect types that known defects are not taken from.
     pub unseen: Option<Vec<String>>,
     /// Share of the training normals held out for calibration; within 0 to 1, both excluded.

@@ -6,7 +6,7 @@ mod resample;
 
 use ndarray::Array2;
 
-use crate::bundle::{Calibration, Manifest};
+use crate::bundle::{Calibration, Evidence, Manifest};
 use crate::inspection::{
     AnomalyMap, LogLikelihoodMaps, NotInspected, Outcome, Reason, Rectangle, Region, Size, Verdict,
 };
@@ -18,16 +18,22 @@ pub use resample::{enlarge, enlarge_with_aligned_corners, smooth};
 /// At most so many regions are named in one decision, the highest peaks.
 pub const MAX_REGIONS: usize = 64;
 
-/// What a cell that lies `z` deviations below the mean log-likelihood says against the part:
-/// `-ln(e^-z + e^-ceiling)`, that is z, bounded smoothly by the ceiling. So a cell counts as drawn
-/// from the normals or, with a density of `e^-ceiling` beside it, from anything else.
+/// What a cell that lies `z` deviations below the mean log-likelihood says against the part.
 ///
-/// Why: log-likelihoods of defects lie thousands of deviations off. Unbounded, the coarse levels'
-/// halo around a strong defect outshouts every weaker one (metal_plate: AUPRO 0.86 -> 0.95).
-pub fn evidence(z: f32, ceiling: Option<f32>) -> f32 {
-    let Some(ceiling) = ceiling else { return z };
-    let (low, high) = if z < ceiling { (z, ceiling) } else { (ceiling, z) };
-    low - (low - high).exp().ln_1p()
+/// Why bounded: log-likelihoods of defects lie thousands of deviations off. Unbounded, the coarse
+/// levels' halo around a strong defect outshouts every weaker one (metal_plate: AUPRO 0.86, bounded
+/// at 4 deviations 0.95). `-ln(e^-z + e^-ceiling)` is the log-likelihood of a cell that is drawn from
+/// the normals or, with a constant density beside, from anything else.
+pub fn evidence(z: f32, kind: Evidence) -> f32 {
+    match kind {
+        Evidence::Deviations => z,
+        Evidence::Bounded { ceiling } => {
+            let (low, high) = if z < ceiling { (z, ceiling) } else { (ceiling, z) };
+            low - (low - high).exp().ln_1p()
+        }
+        // Above the highest that calibration saw there is nothing left to say for a cell.
+        Evidence::Likelihood => -(-z).min(0.0).exp(),
+    }
 }
 
 /// Fuses the levels into one anomaly map at the finest level's resolution:
@@ -41,7 +47,7 @@ pub fn fuse(maps: &LogLikelihoodMaps, calibration: &Calibration) -> AnomalyMap {
     let (rows, columns) = finest.dim();
     let mut fused = Array2::<f32>::zeros((rows, columns));
     for (map, level) in maps.levels.iter().zip(&calibration.levels) {
-        let scaled = map.mapv(|l| level.weight * evidence((level.mean - l) / level.deviation, calibration.ceiling));
+        let scaled = map.mapv(|l| level.weight * evidence((level.mean - l) / level.deviation, calibration.evidence));
         fused += &enlarge(&scaled, rows, columns);
     }
     AnomalyMap(smooth(&fused, calibration.smoothing_sigma))

@@ -59,7 +59,7 @@ pub(super) fn no_calibration(levels: usize, settings: &Settings) -> Calibration 
     };
     Calibration {
         levels: vec![level; levels],
-        ceiling: settings.ceiling,
+        evidence: settings.evidence(),
         smoothing_sigma: settings.smoothing_sigma,
         minimum_area: 1,
         image: ImageBoundary {

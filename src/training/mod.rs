@@ -1,5 +1,6 @@
 //! The offline wing: from labelled pictures to a bundle.
 
+pub mod bench;
 pub mod calibration;
 mod cost;
 pub mod dataset;

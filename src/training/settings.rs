@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::Evidence;
 use crate::config::{Preset, TrainingConfig};
 use crate::inspection::{Rectangle, Size};
 
@@ -61,8 +62,12 @@ pub struct Settings {
     pub false_reject_rate: f64,
     /// Wished share of normal parts rejected or suspect.
     pub suspect_rate: f64,
+    /// Whether features are brought to zero mean and unit deviation.
+    pub standardise: bool,
     /// Most that one level can say against a cell, deviations; none is without bound.
     pub ceiling: Option<f32>,
+    /// Whether levels speak by the paper's score.
+    pub paper_score: bool,
     /// Deviation of the Gaussian on the fused map, cells of the finest level.
     pub smoothing_sigma: f32,
 }
@@ -98,12 +103,14 @@ impl Settings {
             calibration_fraction: 0.2,
             false_reject_rate: 0.01,
             suspect_rate: 0.05,
+            standardise: true,
             ceiling: Some(4.0),
+            paper_score: false,
             smoothing_sigma: 1.0,
         };
         match preset {
             Preset::Standard => standard,
-            Preset::Fast => Self { steps: Some(80), synthesised: 64, ..standard },
+            Preset::Fast => Self { steps: Some(160), synthesised: 128, ..standard },
             Preset::Paper => Self {
                 steps: None,
                 batch_pixels: 4096,
@@ -115,7 +122,10 @@ impl Settings {
                 invented: 0,
                 synthetic: false,
                 beside_pixels: 0,
+                standardise: false,
                 ceiling: None,
+                paper_score: true,
+                smoothing_sigma: 0.0,
                 ..standard
             },
         }
@@ -129,7 +139,8 @@ impl Settings {
         let share = |pixels: usize| (pixels * batch_pixels).div_ceil(preset.batch_pixels);
         Self {
             abnormal_pixels: share(preset.abnormal_pixels),
-            beside_pixels: share(preset.beside_pixels),
+            beside_pixels: config.beside_pixels.unwrap_or_else(|| share(preset.beside_pixels)),
+            ceiling: config.ceiling.map_or(preset.ceiling, |v| (v > 0.0).then_some(v as f32)),
             size: config.image_size.unwrap_or(preset.size),
             defects: config.defects.unwrap_or(preset.defects),
             seed: config.seed.unwrap_or(preset.seed),
@@ -151,6 +162,15 @@ impl Settings {
             suspect_rate: config.suspect_rate.unwrap_or(preset.suspect_rate),
             synthetic: config.synthetic.unwrap_or(preset.synthetic),
             ..preset
+        }
+    }
+
+    /// What a level's log-likelihood says against a cell.
+    pub fn evidence(&self) -> Evidence {
+        match self.ceiling {
+            _ if self.paper_score => Evidence::Likelihood,
+            Some(ceiling) => Evidence::Bounded { ceiling },
+            None => Evidence::Deviations,
         }
     }
 

@@ -11,6 +11,7 @@ use super::cost::{PhaseClock, peak_memory_mib};
 use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out, load_mask};
 use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
 use super::export::{ExportError, export_model};
+use super::features::ChannelStatistics;
 use super::fit::{FitError, LevelFit, StepReport};
 use super::gather::{check, empty_bank, extract, load};
 use super::progress::Progress;
@@ -140,7 +141,11 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     extract(&mut extractor, normal_pictures.iter(), &mut normal_bank, progress, stop)?;
     extract(&mut extractor, held_out_pictures.iter(), &mut held_out_bank, progress, stop)?;
     extract(&mut extractor, known.iter().map(|d| &d.picture), &mut defect_bank, progress, stop)?;
-    let statistics: Vec<_> = normal_bank.levels.iter().map(super::features::LevelBank::statistics).collect();
+    let statistics: Vec<_> = normal_bank
+        .levels
+        .iter()
+        .map(|bank| if settings.standardise { bank.statistics() } else { ChannelStatistics::identity(bank.channels) })
+        .collect();
     normal_bank.standardise(&statistics);
     held_out_bank.standardise(&statistics);
     defect_bank.standardise(&statistics);

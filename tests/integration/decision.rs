@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use linegate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Calibration, CalibrationSet, ImageBoundary, LevelCalibration, LevelShape, Manifest,
-    Preprocessing, Provenance,
+    BUNDLE_SCHEMA_VERSION, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelCalibration, LevelShape,
+    Manifest, Preprocessing, Provenance,
 };
-use linegate::decision::{MAX_REGIONS, decide, fuse};
+use linegate::decision::{MAX_REGIONS, decide, evidence, fuse};
 use linegate::inspection::{LogLikelihoodMaps, NotInspected, Outcome, Reason, Rectangle, Size, Verdict};
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn manifest(normal: f32, abnormal: f32, minimum_area: usize) -> Manifest {
         levels: vec![level(4, 4), level(2, 8)],
         calibration: Calibration {
             levels: vec![calibrated; 2],
-            ceiling: None,
+            evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area,
             image: ImageBoundary { normal, abnormal, suspect_rate: 0.05, false_reject_rate: 0.01 },
@@ -155,6 +155,23 @@ fn levels_are_standardised_weighted_and_enlarged() {
     let fused = fuse(&maps, &manifest.calibration).0;
     // 0.5 * (1 - 0) / 1 + 0.5 * (0 - l) / 2, the second bilinear between 1 and 3.
     assert_eq!(fused.row(0).to_vec(), [1.5, 2.0, 3.0, 3.5]);
+}
+
+#[test]
+fn evidence_is_bounded_smoothly_and_never_falls_with_the_deviation() {
+    let bounded = Evidence::Bounded { ceiling: 4.0 };
+    assert_eq!(evidence(2.5, Evidence::Deviations), 2.5);
+    assert!((evidence(4.0, bounded) - (4.0 - 2f32.ln())).abs() < 1e-6);
+    assert!((evidence(-30.0, bounded) + 30.0).abs() < 1e-5, "far inside the normals it is z");
+    assert_eq!(evidence(1e30, bounded), 4.0);
+    assert_eq!(evidence(f32::INFINITY, bounded), 4.0);
+    assert!(evidence(f32::NAN, bounded).is_nan() && evidence(f32::NEG_INFINITY, bounded) == f32::NEG_INFINITY);
+    assert!((evidence(1.0, Evidence::Likelihood) + (-1f32).exp()).abs() < 1e-6);
+    assert_eq!(evidence(-3.0, Evidence::Likelihood), -1.0);
+    for kind in [Evidence::Deviations, bounded, Evidence::Likelihood] {
+        let values: Vec<f32> = (-200..200).map(|i| evidence(i as f32 / 10.0, kind)).collect();
+        assert!(values.is_sorted(), "{kind:?}");
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use linegate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, ImageBoundary, LevelCalibration,
-    LevelShape, METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest, Preprocessing, Provenance,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
+    LevelCalibration, LevelShape, METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest, Preprocessing, Provenance,
 };
 use linegate::inspection::{Picture, Size};
 use linegate::scoring::{BackboneSpec, FeatureExtractor, Model, SessionOptions};
@@ -133,7 +133,7 @@ fn manifest(size: Size, levels: Vec<LevelShape>) -> Manifest {
         preprocessing: Preprocessing { size, region_of_interest: None },
         calibration: Calibration {
             levels: vec![calibration; levels.len()],
-            ceiling: None,
+            evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use linegate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, ImageBoundary, LevelCalibration,
-    LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance, read_active,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
+    LevelCalibration, LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance, read_active,
 };
 use linegate::inspection::Size;
 use linegate::registry::{Registry, RegistryError};
@@ -36,7 +36,7 @@ fn manifest(version: &str) -> Manifest {
                 normal_boundary: -2.0,
                 abnormal_boundary: -3.0,
             }],
-            ceiling: None,
+            evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },

@@ -15,8 +15,8 @@ use crate::support::onnx::{
 };
 use image::{Rgb, RgbImage};
 use linegate::bundle::{
-    ACTIVE_FILE, BUNDLE_SCHEMA_VERSION, BundleWriter, Calibration, CalibrationSet, ImageBoundary, LevelCalibration,
-    LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance,
+    ACTIVE_FILE, BUNDLE_SCHEMA_VERSION, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
+    LevelCalibration, LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance,
 };
 use linegate::config::Config;
 use linegate::inspection::{Decision, NotInspected, Reason, Size, Verdict};
@@ -57,7 +57,7 @@ fn write_bundle(target: &Path, version: &str, mean: f32) {
                 normal_boundary: 0.0,
                 abnormal_boundary: -0.1,
             }],
-            ceiling: None,
+            evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use crate::support::onnx::Dim::{Fixed, Open};
 use crate::support::onnx::{self, BOOL, Dim, F32, U8, node, tensor};
 use linegate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, ImageBoundary, LevelCalibration,
-    LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
+    LevelCalibration, LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance,
 };
 use linegate::inspection::{Picture, Size};
 use linegate::scoring::{
@@ -74,7 +74,7 @@ fn manifest() -> Manifest {
         levels: vec![level(4), level(8)],
         calibration: Calibration {
             levels: vec![calibrated; 2],
-            ceiling: None,
+            evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },

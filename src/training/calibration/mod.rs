@@ -2,7 +2,7 @@
 
 mod conformal;
 
-use crate::bundle::{Calibration, CalibrationSet, ImageBoundary, LevelCalibration};
+use crate::bundle::{Calibration, CalibrationSet, Evidence, ImageBoundary, LevelCalibration};
 use crate::decision::{fuse, image_score};
 use crate::inspection::LogLikelihoodMaps;
 use crate::training::evaluation::clopper_pearson;
@@ -37,19 +37,24 @@ pub fn calibrate(
             let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
             let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
             let at = ((n * f64::from(settings.boundary_quantile)) as usize).min(values.len() - 1);
-            let (_, quantile, _) = values.select_nth_unstable_by(at, f32::total_cmp);
+            let quantile = *values.select_nth_unstable_by(at, f32::total_cmp).1;
+            let highest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let (mean, deviation) = match settings.evidence() {
+                Evidence::Likelihood => (highest, 1.0),
+                _ => (mean as f32, variance.sqrt().max(1e-6) as f32),
+            };
             LevelCalibration {
-                mean: mean as f32,
-                deviation: variance.sqrt().max(1e-6) as f32,
+                mean,
+                deviation,
                 weight: 1.0 / count as f32,
-                normal_boundary: *quantile,
-                abnormal_boundary: *quantile - settings.margin * NORMALISER,
+                normal_boundary: quantile,
+                abnormal_boundary: quantile - settings.margin * NORMALISER,
             }
         })
         .collect();
     let mut calibration = Calibration {
         levels,
-        ceiling: settings.ceiling,
+        evidence: settings.evidence(),
         smoothing_sigma: settings.smoothing_sigma,
         minimum_area: 1,
         image: ImageBoundary {

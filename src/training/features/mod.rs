@@ -24,6 +24,13 @@ pub struct ChannelStatistics {
     pub deviation: Vec<f32>,
 }
 
+impl ChannelStatistics {
+    /// Those that change nothing.
+    pub fn identity(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], deviation: vec![1.0; channels] }
+    }
+}
+
 impl LevelBank {
     /// An empty bank.
     pub fn new(rows: usize, columns: usize, channels: usize) -> Self {

@@ -18,3 +18,4 @@ pub use folded::{FoldedBlock, FoldedFlow};
 pub use parameters::{Flow, FlowShape, Part};
 pub use pass::{Pass, Pixels};
 pub use position::{CONDITION_LENGTH, position_code};
+pub use product::matrix_product_gflops;

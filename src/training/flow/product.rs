@@ -65,3 +65,17 @@ pub(super) fn product(target: &mut [f32], row_stride: usize, add: bool, left: Ma
         );
     }
 }
+
+/// What one thread makes of one large product on this machine, GFLOP/s: the fastest of a few.
+pub fn matrix_product_gflops() -> f64 {
+    const SIDE: usize = 512;
+    let (left, right) = (vec![0.5; SIDE * SIDE], vec![0.25; SIDE * SIDE]);
+    let mut target = vec![0.0; SIDE * SIDE];
+    let fastest = (0..20).fold(f64::INFINITY, |fastest, _| {
+        let start = std::time::Instant::now();
+        let matrix = |values| Matrix::new(values, SIDE, SIDE, SIDE);
+        product(&mut target, SIDE, false, matrix(&left), matrix(&right));
+        fastest.min(start.elapsed().as_secs_f64())
+    });
+    2.0 * (SIDE * SIDE * SIDE) as f64 / fastest / 1e9
+}

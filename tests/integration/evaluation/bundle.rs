@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 
 use image::{GrayImage, Luma, RgbImage};
 use linegate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, ImageBoundary, LevelCalibration,
-    LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance, UsedDefect, sha256_file,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
+    LevelCalibration, LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance, UsedDefect, sha256_file,
 };
 use linegate::inspection::{AnomalyMap, LogLikelihoodMaps, Mask, Size, Verdict};
 use linegate::training::dataset::{Dataset, Label};
@@ -66,7 +66,7 @@ fn manifest(known_defects: Vec<UsedDefect>) -> Manifest {
             .to_vec(),
         calibration: Calibration {
             levels: vec![calibrated; 2],
-            ceiling: None,
+            evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area: 2,
             image: ImageBoundary { normal: 1.0, abnormal: 3.0, suspect_rate: 0.05, false_reject_rate: 0.01 },

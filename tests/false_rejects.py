@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Whether the calibrated boundary keeps the false-reject rate that was asked for.
+
+    tests/false_rejects.py --data DIR [--groups CSV] [--splits 10] [--rates 0.001,0.01,0.05]
+
+For every split the normals of train/good and test/good are thrown together and divided anew, whole
+groups at a time: 60 % train and calibrate, 40 % are judged. One training a split serves all rates,
+since the boundary is a rank among the calibration scores, which the bundle keeps. Prints per rate the
+rejected share of the judged normals over all splits with its exact 95 % interval (pictures taken as
+independent) and the lowest and highest split.
+"""
+
+import argparse
+import collections
+import csv
+import json
+import math
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+
+
+def run(command):
+    """What a command prints; ends the script where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def threshold(scores, rate):
+    """The conformal rank, as in src/training/calibration/conformal.rs, and whether it is reached."""
+    rank = max(1, math.ceil((len(scores) + 1) * (1 - rate) - 1e-9))
+    return sorted(scores)[min(rank, len(scores)) - 1], rank <= len(scores)
+
+
+def clopper_pearson(hits, count):
+    """The exact 95 % interval, by bisection on the binomial tail."""
+
+    def tail(p, upto):
+        return sum(math.comb(count, k) * p**k * (1 - p) ** (count - k) for k in range(upto + 1))
+
+    def solve(goal, upto):
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if tail(middle, upto) > goal else (low, middle)
+        return low
+
+    return (0.0 if hits == 0 else solve(0.975, hits - 1)), (1.0 if hits == count else solve(0.025, hits))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=pathlib.Path)
+    parser.add_argument("--groups", type=pathlib.Path)
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--rates", default="0.001,0.01,0.05")
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--program", default=".runtime/bin/linegate")
+    arguments = parser.parse_args()
+    rates = [float(rate) for rate in arguments.rates.split(",")]
+    data = arguments.data.resolve()
+    group_of = {}
+    if arguments.groups:
+        group_of = {row["file"]: row["group"] for row in csv.DictReader(arguments.groups.open())}
+    groups = collections.defaultdict(list)
+    for split in ["train", "test"]:
+        for file in sorted((data / split / "good").iterdir()):
+            groups[group_of.get(f"{split}/good/{file.name}", file.name)].append(file)
+    defect = next(file for kind in sorted((data / "test").iterdir()) if kind.name != "good" for file in kind.iterdir())
+
+    found = {rate: [] for rate in rates}
+    for number in range(arguments.splits):
+        order = sorted(groups)
+        random.Random(number).shuffle(order)
+        wanted = 0.6 * sum(len(files) for files in groups.values())
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            taken, listing = 0, ["file,group"]
+            for name in order:
+                split = "train" if taken < wanted else "test"
+                taken += len(groups[name])
+                for at, file in enumerate(groups[name]):
+                    target = folder / "data" / split / "good" / f"{name}-{at}{file.suffix}".replace("/", "_")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.symlink(file, target)
+                    listing.append(f"{target.relative_to(folder / 'data')},{name}")
+            target = folder / "data" / "test" / "any" / defect.name
+            target.parent.mkdir(parents=True)
+            os.symlink(defect, target)
+            (folder / "groups.csv").write_text("\n".join(listing + [f"test/any/{defect.name},any"]) + "\n")
+            base = ["--data", str(folder / "data"), "--groups", str(folder / "groups.csv")]
+            bundle = folder / "bundle"
+            run([arguments.program, "train", *base, "--out", str(bundle), "--preset", arguments.preset,
+                 "--seed", str(number)])
+            judged = json.loads(run([arguments.program, "evaluate", "--bundle", str(bundle), *base, "--json"]))
+            calibration = json.loads((bundle / "manifest.json").read_text())["calibration"]["set"]["scores"]
+        scores = [image["score"] for image in judged["images"] if image["label"] == "good"]
+        for rate in rates:
+            boundary, reached = threshold(calibration, rate)
+            found[rate].append((sum(score > boundary for score in scores), len(scores), len(calibration), reached))
+        print(f"split {number}: {len(calibration)} calibrate, {len(scores)} judged, rejected "
+              + ", ".join(f"{found[rate][-1][0]} at {rate:g}" for rate in rates), file=sys.stderr, flush=True)
+
+    print("| asked | measured | 95 % interval | lowest and highest split | calibration set large enough |")
+    print("| --- | --- | --- | --- | --- |")
+    for rate in rates:
+        hits, count = sum(f[0] for f in found[rate]), sum(f[1] for f in found[rate])
+        low, high = clopper_pearson(hits, count)
+        shares = [f[0] / f[1] for f in found[rate]]
+        enough = "yes" if all(f[3] for f in found[rate]) else "no: the highest score is the boundary"
+        print(f"| {rate:.1%} | {hits / count:.1%} ({hits} of {count}) | {low:.1%} to {high:.1%} | "
+              f"{min(shares):.1%} to {max(shares):.1%} | {enough} |")
+
+
+if __name__ == "__main__":
+    main()
