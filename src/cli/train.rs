@@ -69,6 +69,10 @@ pub(super) struct Arguments {
     /// Steps per level, in place of the preset's
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// Most that the features of the pictures may take, in memory up to 256 and beyond in a temporary
+    /// file beside the bundle; of more pictures an even share of the cells is used [default: 8192]
+    #[arg(long, value_name = "MIB")]
+    feature_budget_mib: Option<u64>,
     /// Name of the bundle; without it the data folder's
     #[arg(long)]
     name: Option<String>,
@@ -145,6 +149,7 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     config.seed = arguments.seed.or(config.seed);
     config.threads = arguments.threads.or(config.threads);
     config.steps = arguments.steps.or(config.steps);
+    config.feature_budget_mib = arguments.feature_budget_mib.or(config.feature_budget_mib);
     if arguments.synthetic {
         config.synthetic = Some(true);
     }

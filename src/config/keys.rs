@@ -183,6 +183,7 @@ pub(super) const TRAINING: &[Key] = &[
     may("false_reject_rate", OPEN_SHARE),
     may("suspect_rate", OPEN_SHARE),
     may("synthetic", Kind::Bool),
+    may("feature_budget_mib", Kind::Integer(1, 1 << 24)),
 ];
 
 #[cfg(test)]

@@ -8,11 +8,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::cost::{PhaseClock, peak_memory_mib};
-use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out, load_mask};
+use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out};
 use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
 use super::export::{ExportError, export_model};
+use super::features::{FeatureFileError, LevelBank};
 use super::fit::{FitError, LevelFit, StepReport};
-use super::gather::{check, empty_bank, extract, load};
+use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects};
 use super::progress::Progress;
 use super::settings::Settings;
 use super::{finish, flow};
@@ -25,6 +26,8 @@ use crate::scoring::{FeatureExtractor, Provider, ScoringError, SessionOptions};
 
 /// Pictures with invented defects that choose the minimum area where fewer defects are known.
 const AREA_PICTURES: usize = 32;
+/// Normals that say where a defect without a mask lies.
+const USUAL_PICTURES: usize = 32;
 /// From so many known defects on, they choose the minimum area themselves.
 const ENOUGH_DEFECTS: usize = 5;
 
@@ -65,6 +68,9 @@ pub enum TrainError {
     /// The backbone or the exported model.
     #[error(transparent)]
     Scoring(#[from] ScoringError),
+    /// The file of features.
+    #[error(transparent)]
+    Features(#[from] FeatureFileError),
     /// The fit.
     #[error(transparent)]
     Fit(#[from] FitError),
@@ -121,31 +127,29 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     }
     let preprocessing = Preprocessing { size: settings.size, region_of_interest: settings.region_of_interest };
     let used: Vec<&Sample> = normals.iter().chain(&held_out).chain(&chosen).collect();
-    progress.phase("reading pictures", used.len() as u64);
+    progress.phase("reading pictures", chosen.len().max(held_out.len()) as u64);
     let training_set_sha256 = Dataset::digest(&used)?;
-    let normal_pictures = pictures(&normals, &preprocessing, progress, stop)?;
-    let held_out_pictures = pictures(&held_out, &preprocessing, progress, stop)?;
     let mut known = known_defects(chosen, &preprocessing, progress, stop)?;
+    let held_out_pictures = Pictures::read(&held_out, preprocessing, settings.seed, progress, stop, &mut |_| Ok(()))?;
 
     clock.start("features");
     let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
     let mut extractor = FeatureExtractor::load(&options.backbone, settings.size, &session)?;
-    progress.phase("backbone features", normal_pictures.len() as u64);
-    let mut normal_bank = empty_bank(&extractor, settings);
-    let mut held_out_bank = normal_bank.clone();
-    let mut defect_bank = normal_bank.clone();
-    extract(&mut extractor, normal_pictures.iter(), &mut normal_bank, progress, stop)?;
-    extract(&mut extractor, held_out_pictures.iter(), &mut held_out_bank, progress, stop)?;
-    extract(&mut extractor, known.iter().map(|d| &d.picture), &mut defect_bank, progress, stop)?;
-    let statistics: Vec<_> = normal_bank.levels.iter().map(super::features::LevelBank::statistics).collect();
+    let with_defects = !known.is_empty() || settings.synthetic;
+    let pictures = (normals.len(), known.len() + if with_defects { settings.synthesised } else { 0 });
+    let (mut normal_bank, mut defect_bank) = empty_banks(&extractor, pictures, settings, writer.path(), progress)?;
+    progress.phase("backbone features", normals.len() as u64);
+    let normal_pictures = Pictures::read(&normals, preprocessing, settings.seed, progress, stop, &mut |batch| {
+        extract(&mut extractor, &batch.iter().collect::<Vec<_>>(), &mut normal_bank, stop)
+    })?;
+    extract(&mut extractor, &known.iter().map(|d| &d.picture).collect::<Vec<_>>(), &mut defect_bank, stop)?;
+    let statistics: Vec<_> = normal_bank.levels.iter().map(LevelBank::statistics).collect();
     normal_bank.standardise(&statistics);
-    held_out_bank.standardise(&statistics);
     defect_bank.standardise(&statistics);
 
     clock.start("fit on normals");
     let mut fits: Vec<LevelFit> =
         normal_bank.levels.iter().enumerate().map(|(i, bank)| LevelFit::new(i, bank, settings)).collect();
-    let with_defects = !known.is_empty() || settings.synthetic;
     let total: usize = fits.iter().map(LevelFit::steps).sum();
     progress.phase("fitting the flows", total as u64);
     let mut done = 0;
@@ -162,20 +166,16 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     if with_defects {
         clock.start("defects");
         let weak: Vec<usize> = (0..known.len()).filter(|&i| known[i].weak).collect();
-        let regions = find_regions(&mut fits, &normal_bank, &defect_bank, &weak, settings.size);
-        for (i, mask) in weak.into_iter().zip(regions) {
-            known[i].mask = Some(mask);
+        if !weak.is_empty() {
+            let usual: Vec<_> = normal_pictures.kept().into_iter().take(USUAL_PICTURES).collect();
+            let usual = exact_features(&mut extractor, &usual, &normal_bank.sources, &statistics)?;
+            let regions = find_regions(&mut fits, &usual, &defect_bank, &weak, settings.size)?;
+            for (i, mask) in weak.into_iter().zip(regions) {
+                known[i].mask = Some(mask);
+            }
         }
-        let made = synthesise(&known, &normal_pictures, settings.synthesised, &mut rng);
-        let mut made_bank = empty_bank(&extractor, settings);
-        for maps in made.chunks(4).map(|batch| extractor.extract(&batch.iter().map(|m| &m.0).collect::<Vec<_>>())) {
-            check(stop)?;
-            maps?.iter().for_each(|maps| made_bank.push(maps));
-        }
-        made_bank.standardise(&statistics);
-        for (defects, made) in defect_bank.levels.iter_mut().zip(&made_bank.levels) {
-            defects.append(made);
-        }
+        let made = synthesise(&known, &normal_pictures.kept(), settings.synthesised, &mut rng);
+        extract(&mut extractor, &made.iter().map(|m| &m.0).collect::<Vec<_>>(), &mut defect_bank, stop)?;
         clock.start("fit on normals and defects");
         for ((fit, bank), defects) in fits.iter_mut().zip(&normal_bank.levels).zip(&defect_bank.levels) {
             let cells = defect_cells(defects, &known, &made);
@@ -224,50 +224,24 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let mut model = finish::load_exported(writer.path(), &manifest, settings.threads)?;
 
     clock.start("calibrate");
-    progress.phase("calibrating", held_out_pictures.len() as u64);
-    let maps = finish::score(&mut model, &held_out_pictures.iter().collect::<Vec<_>>(), progress)?;
-    manifest.provenance.export_difference = finish::compare(&mut fits, &held_out_bank, &maps, writer.path())?;
+    progress.phase("calibrating", held_out.len() as u64);
+    let maps = finish::score_all(&mut model, &held_out_pictures, progress)?;
+    let compared = held_out_pictures.get(0..finish::COMPARED.min(held_out.len()))?;
+    let compared: Vec<&Picture> = compared.iter().map(AsRef::as_ref).collect();
+    let exact = exact_features(&mut extractor, &compared, &normal_bank.sources, &statistics)?;
+    manifest.provenance.export_difference = finish::compare(&mut fits, &exact, &maps, writer.path())?;
     let area_pictures: Vec<Picture> = if known.len() >= ENOUGH_DEFECTS {
         known.iter().map(|d| d.picture.clone()).collect()
     } else {
-        invent(&held_out_pictures, AREA_PICTURES, &mut rng)
+        invent(&held_out_pictures.kept(), AREA_PICTURES, &mut rng)
     };
-    let defect_maps = finish::score(&mut model, &area_pictures.iter().collect::<Vec<_>>(), &super::Silent)?;
+    let defect_maps = finish::score(&mut model, &area_pictures.iter().collect::<Vec<_>>())?;
     let groups = held_out.iter().map(|s| s.group.as_ref().unwrap_or(&s.name)).collect::<BTreeSet<_>>().len();
     manifest.calibration = finish::learn_calibration(&maps, groups, &defect_maps, settings, progress);
     check(stop)?;
     manifest.provenance.phases = clock.finish();
     manifest.provenance.peak_memory_mib = peak_memory_mib();
     Ok(writer.commit(manifest)?)
-}
-
-fn pictures(
-    samples: &[Sample],
-    preprocessing: &Preprocessing,
-    progress: &dyn Progress,
-    stop: &AtomicBool,
-) -> Result<Vec<Picture>, TrainError> {
-    Ok(load(samples, preprocessing, progress, stop)?.into_iter().map(|(picture, _)| picture).collect())
-}
-
-fn known_defects(
-    samples: Vec<Sample>,
-    preprocessing: &Preprocessing,
-    progress: &dyn Progress,
-    stop: &AtomicBool,
-) -> Result<Vec<KnownDefect>, TrainError> {
-    let loaded = load(&samples, preprocessing, progress, stop)?;
-    samples
-        .into_iter()
-        .zip(loaded)
-        .map(|(sample, (picture, full))| {
-            let mask = match &sample.mask {
-                Some(path) => Some(load_mask(path, full)?.fit(preprocessing.region_of_interest, preprocessing.size)),
-                None => None,
-            };
-            Ok(KnownDefect { weak: mask.is_none(), sample, picture, mask })
-        })
-        .collect()
 }
 
 fn used_defects(known: &[KnownDefect]) -> Result<Vec<UsedDefect>, TrainError> {
