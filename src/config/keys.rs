@@ -162,6 +162,7 @@ const RETRAIN: &[Key] = &[
     may("training", Kind::Path),
     must("reports", Kind::Path),
     may("false_reject_slack", SHARE),
+    may("warm_start", Kind::Bool),
 ];
 
 /// `linegate train --config`.

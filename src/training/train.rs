@@ -11,15 +11,17 @@ use super::cost::{PhaseClock, peak_memory_mib};
 use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out};
 use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
 use super::export::{ExportError, export_model};
-use super::features::{FeatureFileError, LevelBank};
+use super::features::{FeatureFileError, LevelBank, Source};
+use super::finish;
 use super::fit::{FitError, LevelFit, StepReport};
-use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects};
+use super::flow::{Flow, FlowShape};
+use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, sources};
 use super::progress::Progress;
 use super::settings::Settings;
-use super::{finish, flow};
+use super::warm::{TrainedLevel, WarmStart, WarmStartError, write_flows};
 use crate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleError, BundleWriter, METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest,
-    Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleError, BundleWriter, FLOWS_FILE, METADATA_NAME, METADATA_VERSION, MODEL_FILE,
+    Manifest, Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
 };
 use crate::inspection::Picture;
 use crate::scoring::{FeatureExtractor, Provider, ScoringError, SessionOptions};
@@ -44,6 +46,9 @@ pub struct TrainOptions {
     pub backbone: PathBuf,
     /// Name of the bundle; none takes the data folder's.
     pub name: Option<String>,
+    /// Bundle whose flows to start from; none starts afresh. Its shape, backbone, size and region
+    /// must be those of this training.
+    pub from: Option<PathBuf>,
     /// Everything else.
     pub settings: Settings,
 }
@@ -87,6 +92,9 @@ pub enum TrainError {
         /// Limit.
         limit: f32,
     },
+    /// The bundle to start from.
+    #[error(transparent)]
+    WarmStart(#[from] WarmStartError),
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -120,7 +128,17 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     for warning in dataset.warnings()? {
         progress.warn(&warning.to_string());
     }
-    let (normals, held_out) = hold_out(&dataset.train_good(), settings.calibration_fraction, settings.seed)?;
+    let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
+    let mut extractor = FeatureExtractor::load(&options.backbone, settings.size, &session)?;
+    let backbone = sha256_file(&options.backbone)
+        .map_err(|source| TrainError::Unreadable { path: options.backbone.clone(), source })?;
+    let backbone = format!("{} {backbone}", extractor.spec().name);
+    let start = options.from.as_deref().map(WarmStart::open).transpose()?;
+    if let Some(start) = &start {
+        start.check(&backbone, &shapes(&extractor, settings), settings)?;
+    }
+    let fitted = start.as_ref().map(|start| start.fitted.clone()).unwrap_or_default();
+    let (normals, held_out) = hold_out(&dataset.train_good(), settings.calibration_fraction, settings.seed, &fitted)?;
     let mut chosen: Vec<Sample> = dataset.train_defects().into_iter().cloned().collect();
     if settings.defects > 0 {
         chosen.extend(choose_known_defects(&dataset.test_defects(), settings.defects, settings.seed)?);
@@ -133,8 +151,6 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let held_out_pictures = Pictures::read(&held_out, preprocessing, settings.seed, progress, stop, &mut |_| Ok(()))?;
 
     clock.start("features");
-    let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
-    let mut extractor = FeatureExtractor::load(&options.backbone, settings.size, &session)?;
     let with_defects = !known.is_empty() || settings.synthetic;
     let pictures = (normals.len(), known.len() + if with_defects { settings.synthesised } else { 0 });
     let (mut normal_bank, mut defect_bank) = empty_banks(&extractor, pictures, settings, writer.path(), progress)?;
@@ -143,13 +159,18 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         extract(&mut extractor, &batch.iter().collect::<Vec<_>>(), &mut normal_bank, stop)
     })?;
     extract(&mut extractor, &known.iter().map(|d| &d.picture).collect::<Vec<_>>(), &mut defect_bank, stop)?;
-    let statistics: Vec<_> = normal_bank.levels.iter().map(LevelBank::statistics).collect();
+    // Flows that are trained already know features as they were standardised then.
+    let statistics: Vec<_> = match &start {
+        Some(start) => start.levels.iter().map(|level| level.statistics.clone()).collect(),
+        None => normal_bank.levels.iter().map(LevelBank::statistics).collect(),
+    };
     normal_bank.standardise(&statistics);
     defect_bank.standardise(&statistics);
 
     clock.start("fit on normals");
+    let flow_of = |level: usize| start.as_ref().map(|start| &start.levels[level].flow);
     let mut fits: Vec<LevelFit> =
-        normal_bank.levels.iter().enumerate().map(|(i, bank)| LevelFit::new(i, bank, settings)).collect();
+        normal_bank.levels.iter().enumerate().map(|(i, bank)| LevelFit::new(i, bank, settings, flow_of(i))).collect();
     let total: usize = fits.iter().map(LevelFit::steps).sum();
     progress.phase("fitting the flows", total as u64);
     let mut done = 0;
@@ -187,15 +208,30 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let name = options.name.clone().unwrap_or_else(|| {
         options.data.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
     });
-    let backbone_sha256 = sha256_file(&options.backbone)
-        .map_err(|source| TrainError::Unreadable { path: options.backbone.clone(), source })?;
-    let version = version(&fits, settings, &training_set_sha256, &backbone_sha256);
+    let version = version(&fits, settings, &training_set_sha256, &backbone);
     let levels = finish::level_shapes(&normal_bank, settings);
     let folded = finish::fold(&fits, &normal_bank, &statistics);
     let outputs: Vec<String> = levels.iter().map(|level| level.output.clone()).collect();
     let metadata = [(METADATA_NAME.to_owned(), name.clone()), (METADATA_VERSION.to_owned(), version.clone())];
     let model_file = writer.path().join(MODEL_FILE);
     export_model(&options.backbone, extractor.spec(), settings.size, &folded, &outputs, &metadata, &model_file)?;
+    let trained: Vec<TrainedLevel> = fits
+        .iter()
+        .zip(&normal_bank.sources)
+        .zip(&statistics)
+        .map(|((fit, &source), statistics)| TrainedLevel {
+            source,
+            statistics: statistics.clone(),
+            flow: fit.flow.clone(),
+        })
+        .collect();
+    let flows_file = writer.path().join(FLOWS_FILE);
+    write_flows(&flows_file, &trained).map_err(|source| BundleError::Io {
+        path: flows_file,
+        action: "write it",
+        source,
+    })?;
+    let now: BTreeSet<&str> = normals.iter().map(|s| s.name.as_str()).collect();
     let mut manifest = Manifest {
         schema_version: BUNDLE_SCHEMA_VERSION,
         name,
@@ -210,11 +246,13 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
             threads: settings.threads,
             preset: settings.preset.as_str().into(),
             settings: serde_json::to_value(settings).unwrap_or_default(),
-            backbone: format!("{} {backbone_sha256}", extractor.spec().name),
+            backbone,
             training_set_sha256,
             training_images: normals.len(),
             known_defects: used_defects(&known)?,
             normals: normals.iter().chain(&held_out).map(|s| s.name.clone()).collect(),
+            started_from: start.as_ref().map(|start| start.identity.clone()),
+            fitted_before: fitted.into_iter().filter(|name| !now.contains(name.as_str())).collect(),
             export_difference: 0.0,
             phases: Vec::new(),
             peak_memory_mib: 0.0,
@@ -244,6 +282,15 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     Ok(writer.commit(manifest)?)
 }
 
+/// What the levels look at, and the shapes of their flows.
+fn shapes(extractor: &FeatureExtractor, settings: &Settings) -> Vec<(Source, FlowShape)> {
+    let maps = extractor.levels();
+    sources(maps.len(), settings)
+        .into_iter()
+        .map(|source| (source, FlowShape::of(maps[source.map].0, settings)))
+        .collect()
+}
+
 fn used_defects(known: &[KnownDefect]) -> Result<Vec<UsedDefect>, TrainError> {
     known
         .iter()
@@ -265,7 +312,7 @@ fn version(fits: &[LevelFit], settings: &Settings, training_set: &str, backbone:
     let mut bytes: Vec<u8> = fits
         .iter()
         .flat_map(|fit: &LevelFit| {
-            let flow: &flow::Flow = &fit.flow;
+            let flow: &Flow = &fit.flow;
             flow.parameters.iter().chain(flow.rotations.iter().flatten()).flat_map(|v| v.to_le_bytes())
         })
         .collect();

@@ -85,17 +85,17 @@ pub struct LevelFit {
 }
 
 impl LevelFit {
-    /// A fresh flow for a level's training normals.
-    pub fn new(level: usize, bank: &LevelBank, settings: &Settings) -> Self {
+    /// The fit of a level to its training normals, of a fresh flow or, where given, of one that is
+    /// trained already and of the shape that [`FlowShape::of`] gives.
+    pub fn new(level: usize, bank: &LevelBank, settings: &Settings, start: Option<&Flow>) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
         rng.set_stream(1 + level as u64);
-        let hidden = settings.hidden_width.unwrap_or(FlowShape::paper_hidden(bank.channels));
-        let shape = FlowShape { channels: bank.channels, blocks: settings.blocks, hidden };
+        let shape = FlowShape::of(bank.channels, settings);
         let pixels = bank.pictures() * bank.kept();
         let steps = settings.steps.unwrap_or((settings.passes * pixels).div_ceil(settings.batch_pixels));
         Self {
             level,
-            flow: Flow::new(shape, &mut rng),
+            flow: start.cloned().unwrap_or_else(|| Flow::new(shape, &mut rng)),
             pass: Pass::new(shape, bank.rows, bank.columns, settings.threads),
             adam: Adam::new(shape.parameter_count()),
             rng,
@@ -218,7 +218,7 @@ mod tests {
             threads: 1,
             ..Settings::preset(Preset::Fast)
         };
-        let mut fit = LevelFit::new(0, &bank, &settings);
+        let mut fit = LevelFit::new(0, &bank, &settings, None);
         fit.run(60, &bank, None, &mut |_| Ok(())).unwrap();
         let mut exact = pooled(&map, 3);
         statistics.standardise(&mut exact);
