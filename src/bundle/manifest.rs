@@ -164,6 +164,12 @@ pub struct Provenance {
     pub known_defects: Vec<UsedDefect>,
     /// Training normals and calibration normals, paths relative to the data set.
     pub normals: Vec<String>,
+    /// Name and version of the bundle whose flows training started from; none for a fresh start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_from: Option<String>,
+    /// Normals that the flows were fitted on in trainings before and that are not in `normals`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fitted_before: Vec<String>,
     /// Largest difference between the ONNX file and the trained flow, nats per feature dimension.
     pub export_difference: f32,
     /// Cost per phase, in order.

@@ -31,6 +31,11 @@ pub(super) struct Arguments {
     /// Where the bundle shall stand; an older one there is replaced in one step
     #[arg(long, value_name = "BUNDLE")]
     out: PathBuf,
+    /// Start from this bundle's flows: its channel statistics are kept, and half of the preset's steps
+    /// (unless --steps is given) and a fifth of the share on normals alone are enough; backbone, size,
+    /// region and shape must be the same
+    #[arg(long, value_name = "BUNDLE")]
+    from: Option<PathBuf>,
     /// Training configuration (TOML); flags below override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -74,6 +79,10 @@ pub(super) struct Arguments {
     /// Steps per level, in place of the preset's
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// Most that the features of the pictures may take, in memory up to 256 and beyond in a temporary
+    /// file beside the bundle; of more pictures an even share of the cells is used [default: 8192]
+    #[arg(long, value_name = "MIB")]
+    feature_budget_mib: Option<u64>,
     /// Name of the bundle; without it the data folder's
     #[arg(long)]
     name: Option<String>,
@@ -128,6 +137,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         out: arguments.out.clone(),
         backbone: arguments.backbone.clone(),
         name: arguments.name.clone(),
+        from: arguments.from.clone(),
         settings,
     };
     let bundle = train(&options, &Bars::new(), &stop)?;
@@ -154,7 +164,9 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     if !arguments.unseen.is_empty() {
         config.unseen = Some(arguments.unseen.clone());
     }
-    Ok(Settings { region_of_interest: arguments.region, ..Settings::from_config(&config) })
+    config.feature_budget_mib = arguments.feature_budget_mib.or(config.feature_budget_mib);
+    let settings = Settings { region_of_interest: arguments.region, ..Settings::from_config(&config) };
+    Ok(if arguments.from.is_some() { settings.for_warm_start(arguments.steps.is_some()) } else { settings })
 }
 
 fn summary(bundle: &Bundle) -> serde_json::Value {
@@ -164,6 +176,7 @@ fn summary(bundle: &Bundle) -> serde_json::Value {
         "bundle": bundle.path,
         "name": manifest.name,
         "version": manifest.version,
+        "started_from": provenance.started_from,
         "training_images": provenance.training_images,
         "calibration_images": manifest.calibration.set.images,
         "known_defects": provenance.known_defects,
@@ -190,6 +203,9 @@ fn print_summary(bundle: &Bundle) {
         provenance.known_defects.len(),
         set.images
     );
+    if let Some(bundle) = &provenance.started_from {
+        println!("started     from {bundle}");
+    }
     let image = &manifest.calibration.image;
     println!(
         "boundary    suspect above {:.3}, reject above {:.3}; smallest region {} cells",

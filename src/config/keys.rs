@@ -162,6 +162,7 @@ const RETRAIN: &[Key] = &[
     may("training", Kind::Path),
     must("reports", Kind::Path),
     may("false_reject_slack", SHARE),
+    may("warm_start", Kind::Bool),
 ];
 
 /// `linegate train --config`.
@@ -189,6 +190,7 @@ pub(super) const TRAINING: &[Key] = &[
     may("false_reject_rate", OPEN_SHARE),
     may("suspect_rate", OPEN_SHARE),
     may("synthetic", Kind::Bool),
+    may("feature_budget_mib", Kind::Integer(1, 1 << 24)),
 ];
 
 #[cfg(test)]

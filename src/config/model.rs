@@ -296,4 +296,12 @@ pub struct Retrain {
     /// False rejects on the gate set allowed above the champion's, share, 0 to 1.
     #[serde(default)]
     pub false_reject_slack: f64,
+    /// Whether training starts from the active model's flows, with half of the steps, where they fit;
+    /// else it starts afresh.
+    #[serde(default = "default_warm_start")]
+    pub warm_start: bool,
+}
+
+fn default_warm_start() -> bool {
+    true
 }

@@ -85,6 +85,10 @@ pub struct TrainingConfig {
     pub suspect_rate: Option<f64>,
     /// Whether defects are made up where none are known.
     pub synthetic: Option<bool>,
+    /// Most that the features of the training pictures may take, MiB, 1 to 16777216 (8192); beyond
+    /// 256 they lie in a temporary file beside the bundle. Where the pictures need more, an even
+    /// share of the cells of each is kept.
+    pub feature_budget_mib: Option<u64>,
 }
 
 impl TrainingConfig {

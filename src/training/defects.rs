@@ -1,11 +1,11 @@
 //! What training knows of defects: real ones with their regions, found regions for those without
 //! a mask, and pictures made from them or from nothing.
 
+use rand::Rng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, RngExt};
 
 use super::dataset::Sample;
-use super::features::{FeatureBank, LevelBank};
+use super::features::{FeatureBank, FeatureFileError, LevelBank};
 use super::fit::{DefectCells, LevelFit, PictureCells};
 use super::synthesis::{invent_defect, paste_defect};
 use crate::inspection::{Mask, Picture, Size};
@@ -24,13 +24,13 @@ pub(super) struct KnownDefect {
 /// Share of normal cells that a weak region must lie above.
 const WEAK_QUANTILE: f64 = 0.995;
 
-/// Fused anomaly of every cell of the finest level: each level standardised over `normals` cells,
-/// coarser ones repeated.
-fn fused(fits: &mut [LevelFit], bank: &FeatureBank, picture: usize, statistics: &[(f64, f64)]) -> Vec<f64> {
-    let finest = (bank.levels[0].rows, bank.levels[0].columns);
+/// Fused anomaly of every cell of the finest level: each level's log-likelihoods standardised,
+/// coarser ones repeated. `levels` gives their rows and columns, `features` one picture's, per level.
+fn fused(fits: &mut [LevelFit], levels: &[LevelBank], features: &[Vec<f32>], statistics: &[(f64, f64)]) -> Vec<f64> {
+    let finest = (levels[0].rows, levels[0].columns);
     let mut sum = vec![0.0; finest.0 * finest.1];
-    for ((fit, level), (mean, deviation)) in fits.iter_mut().zip(&bank.levels).zip(statistics) {
-        let map = fit.log_likelihood(level, picture);
+    for (((fit, level), features), (mean, deviation)) in fits.iter_mut().zip(levels).zip(features).zip(statistics) {
+        let map = fit.log_likelihood(features);
         for (i, value) in sum.iter_mut().enumerate() {
             let (row, column) = (i / finest.1 * level.rows / finest.0, i % finest.1 * level.columns / finest.1);
             *value += (mean - f64::from(map[row * level.columns + column])) / deviation;
@@ -41,33 +41,36 @@ fn fused(fits: &mut [LevelFit], bank: &FeatureBank, picture: usize, statistics: 
 
 /// Finds the regions of defects that have no mask, with the flows as trained so far: the cells
 /// beyond nearly all cells of `normals`, at least the strongest cell of the picture. `weak[i]` is
-/// the number in `bank` of the i-th picture looked at.
+/// the number in `bank` of the i-th picture looked at; `normals` are standardised features of some
+/// normals, per picture and level.
 pub(super) fn find_regions(
     fits: &mut [LevelFit],
-    normals: &FeatureBank,
+    normals: &[Vec<Vec<f32>>],
     bank: &FeatureBank,
     weak: &[usize],
     size: Size,
-) -> Vec<Mask> {
-    let looked_at = normals.pictures().min(32);
+) -> Result<Vec<Mask>, FeatureFileError> {
     let statistics: Vec<(f64, f64)> = fits
         .iter_mut()
-        .zip(&normals.levels)
-        .map(|(fit, level)| {
-            let values: Vec<f64> = (0..looked_at).flat_map(|p| fit.log_likelihood(level, p)).map(f64::from).collect();
+        .enumerate()
+        .map(|(level, fit)| {
+            let maps = normals.iter().flat_map(|picture| fit.log_likelihood(&picture[level]));
+            let values: Vec<f64> = maps.map(f64::from).collect();
             let n = values.len().max(1) as f64;
             let mean = values.iter().sum::<f64>() / n;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
             (mean, variance.sqrt().max(1e-6))
         })
         .collect();
-    let mut usual: Vec<f64> = (0..looked_at).flat_map(|p| fused(fits, normals, p, &statistics)).collect();
+    let mut usual: Vec<f64> =
+        normals.iter().flat_map(|picture| fused(fits, &bank.levels, picture, &statistics)).collect();
     usual.sort_unstable_by(f64::total_cmp);
     let boundary = usual[((usual.len() as f64 * WEAK_QUANTILE) as usize).min(usual.len() - 1)];
     let grid = Size { width: bank.levels[0].columns, height: bank.levels[0].rows };
     weak.iter()
         .map(|&picture| {
-            let map = fused(fits, bank, picture, &statistics);
+            let features: Vec<_> = bank.levels.iter().map(|level| level.picture(picture)).collect::<Result<_, _>>()?;
+            let map = fused(fits, &bank.levels, &features, &statistics);
             let strongest = map.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let mut mask = Mask::empty(size);
             for (i, flag) in mask.flags_mut().iter_mut().enumerate() {
@@ -76,7 +79,7 @@ pub(super) fn find_regions(
                 let value = map[row * grid.width + column];
                 *flag = value > boundary || value >= strongest;
             }
-            mask
+            Ok(mask)
         })
         .collect()
 }
@@ -85,7 +88,7 @@ pub(super) fn find_regions(
 /// ones, invented.
 pub(super) fn synthesise(
     known: &[KnownDefect],
-    normals: &[Picture],
+    normals: &[&Picture],
     count: usize,
     rng: &mut impl Rng,
 ) -> Vec<(Picture, Mask)> {
@@ -179,12 +182,8 @@ impl Coverage {
 }
 
 /// A few pictures with invented defects, to choose the minimum area by where nothing is known.
-pub(super) fn invent(normals: &[Picture], count: usize, rng: &mut impl Rng) -> Vec<Picture> {
-    (0..count)
-        .filter_map(|_| {
-            Some(invent_defect(&normals[rng.random_range(0..normals.len().max(1))..].first()?.clone(), rng).0)
-        })
-        .collect()
+pub(super) fn invent(normals: &[&Picture], count: usize, rng: &mut impl Rng) -> Vec<Picture> {
+    (0..count).filter_map(|_| Some(invent_defect(normals.choose(rng)?, rng).0)).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::calibration::calibrate;
 use super::features::{ChannelStatistics, FeatureBank};
 use super::fit::LevelFit;
 use super::flow::FoldedFlow;
+use super::gather::Pictures;
 use super::progress::Progress;
 use super::settings::Settings;
 use crate::bundle::{
@@ -18,7 +19,7 @@ use crate::scoring::{Model, Provider, SessionOptions};
 /// Largest difference allowed between the ONNX file and the trained flow, nats per dimension.
 pub(super) const PARITY: f32 = 1e-3;
 /// Pictures that the comparison looks at.
-const COMPARED: usize = 8;
+pub(super) const COMPARED: usize = 8;
 /// Pictures scored in one run.
 const BATCH: usize = 3;
 
@@ -93,32 +94,43 @@ pub(super) fn load_exported(folder: &Path, manifest: &Manifest, threads: usize) 
     Ok(Model::load(&bundle, &options)?)
 }
 
-/// Scores pictures with the exported model.
-pub(super) fn score(
+/// Scores pictures with the exported model, as many in memory as one run takes.
+pub(super) fn score_all(
     model: &mut Model,
-    pictures: &[&Picture],
+    pictures: &Pictures<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<LogLikelihoodMaps>, TrainError> {
     let mut maps = Vec::with_capacity(pictures.len());
-    for batch in pictures.chunks(BATCH) {
-        maps.extend(model.score(batch)?);
+    while maps.len() < pictures.len() {
+        let batch = pictures.get(maps.len()..(maps.len() + BATCH).min(pictures.len()))?;
+        maps.extend(model.score(&batch.iter().map(AsRef::as_ref).collect::<Vec<_>>())?);
         progress.advance(maps.len() as u64, "");
     }
     Ok(maps)
 }
 
-/// Largest difference between the exported model's maps and the trained flows on the first
-/// pictures of `bank`, nats per dimension; an error where it passes [`PARITY`].
+/// Scores pictures with the exported model.
+pub(super) fn score(model: &mut Model, pictures: &[&Picture]) -> Result<Vec<LogLikelihoodMaps>, TrainError> {
+    let mut maps = Vec::with_capacity(pictures.len());
+    for batch in pictures.chunks(BATCH) {
+        maps.extend(model.score(batch)?);
+    }
+    Ok(maps)
+}
+
+/// Largest difference between the exported model's maps and the trained flows on the standardised
+/// features of the same pictures (`[picture][level]`, single precision: what training rounded must
+/// not pass for a difference of the export), nats per dimension; an error where it passes [`PARITY`].
 pub(super) fn compare(
     fits: &mut [LevelFit],
-    bank: &FeatureBank,
+    features: &[Vec<Vec<f32>>],
     maps: &[LogLikelihoodMaps],
     folder: &Path,
 ) -> Result<f32, TrainError> {
     let mut largest = 0.0f32;
-    for (picture, maps) in maps.iter().take(COMPARED).enumerate() {
-        for ((fit, level), map) in fits.iter_mut().zip(&bank.levels).zip(&maps.levels) {
-            for (trained, exported) in fit.log_likelihood(level, picture).into_iter().zip(map) {
+    for (features, maps) in features.iter().zip(maps) {
+        for ((fit, features), map) in fits.iter_mut().zip(features).zip(&maps.levels) {
+            for (trained, exported) in fit.log_likelihood(features).into_iter().zip(map) {
                 let difference = (trained - exported).abs();
                 // A difference that is not a number must not pass as small.
                 largest = if difference.is_finite() { largest.max(difference) } else { f32::INFINITY };

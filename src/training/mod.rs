@@ -16,6 +16,7 @@ mod progress;
 pub mod settings;
 pub mod synthesis;
 mod train;
+pub mod warm;
 
 pub use progress::{Progress, Silent};
 pub use train::{TrainError, TrainOptions, train};

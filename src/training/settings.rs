@@ -30,8 +30,10 @@ pub struct Settings {
     pub pooling: usize,
     /// Side of the average of one more level on the coarsest map, odd; 0 leaves that level out.
     pub context: usize,
-    /// Optimiser steps; none makes the authors' 200 passes over every pixel.
+    /// Optimiser steps; none makes `passes`.
     pub steps: Option<usize>,
+    /// Passes over every pixel where `steps` is none; the authors' 200.
+    pub passes: usize,
     /// Pixels per step and level.
     pub batch_pixels: usize,
     /// Abnormal pixels among them once defects take part.
@@ -70,7 +72,14 @@ pub struct Settings {
     pub paper_score: bool,
     /// Deviation of the Gaussian on the fused map, cells of the finest level.
     pub smoothing_sigma: f32,
+    /// Most that the features of the training pictures may take, MiB; beyond 256 in a temporary file
+    /// beside the bundle. Of more pictures an even share of the cells is kept. Those of defects are
+    /// kept whole and count first, the normals' get half of it at least.
+    pub feature_budget_mib: u64,
 }
+
+/// Share of the normals-only phase that is left where the flows are trained already.
+const WARM_NORMALS_ONLY: f64 = 0.2;
 
 impl Settings {
     /// The defaults of a preset.
@@ -88,6 +97,7 @@ impl Settings {
             pooling: 3,
             context: 9,
             steps: Some(400),
+            passes: 200,
             batch_pixels: 2048,
             abnormal_pixels: 256,
             beside_pixels: 256,
@@ -107,6 +117,7 @@ impl Settings {
             ceiling: Some(4.0),
             paper_score: false,
             smoothing_sigma: 1.0,
+            feature_budget_mib: 8192,
         };
         match preset {
             Preset::Standard => standard,
@@ -161,6 +172,7 @@ impl Settings {
             false_reject_rate: config.false_reject_rate.unwrap_or(preset.false_reject_rate),
             suspect_rate: config.suspect_rate.unwrap_or(preset.suspect_rate),
             synthetic: config.synthetic.unwrap_or(preset.synthetic),
+            feature_budget_mib: config.feature_budget_mib.unwrap_or(preset.feature_budget_mib),
             ..preset
         }
     }
@@ -171,6 +183,19 @@ impl Settings {
             _ if self.paper_score => Evidence::Likelihood,
             Some(ceiling) => Evidence::Bounded { ceiling },
             None => Evidence::Deviations,
+        }
+    }
+
+    /// The same for flows that are trained already: half of the steps (unless `keep_steps`) and a
+    /// fifth of the share on normals alone.
+    #[must_use]
+    pub fn for_warm_start(self, keep_steps: bool) -> Self {
+        let halve = |steps: usize| if keep_steps { steps } else { steps.div_ceil(2) };
+        Self {
+            steps: self.steps.map(halve),
+            passes: halve(self.passes),
+            normals_only: self.normals_only * WARM_NORMALS_ONLY,
+            ..self
         }
     }
 
@@ -202,6 +227,11 @@ impl Settings {
         check(
             self.steps.is_none_or(|s| (1..=10_000_000).contains(&s)),
             format!("steps {:?}: 1 to 10000000", self.steps),
+        );
+        check((1..=1_000_000).contains(&self.passes), format!("passes {}: 1 to 1000000", self.passes));
+        check(
+            (1..=1 << 24).contains(&self.feature_budget_mib),
+            format!("feature_budget_mib {}: 1 to 16777216", self.feature_budget_mib),
         );
         check(
             (16..=1 << 20).contains(&self.batch_pixels),

@@ -8,24 +8,28 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::cost::{PhaseClock, peak_memory_mib};
-use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out, load_mask};
+use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out};
 use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
 use super::export::{ExportError, export_model};
-use super::features::ChannelStatistics;
+use super::features::{ChannelStatistics, FeatureFileError, LevelBank, Source};
+use super::finish;
 use super::fit::{FitError, LevelFit, StepReport};
-use super::gather::{check, empty_bank, extract, load};
+use super::flow::{Flow, FlowShape};
+use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, sources};
 use super::progress::Progress;
 use super::settings::Settings;
-use super::{finish, flow};
+use super::warm::{TrainedLevel, WarmStart, WarmStartError, write_flows};
 use crate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleError, BundleWriter, METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest,
-    Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleError, BundleWriter, FLOWS_FILE, METADATA_NAME, METADATA_VERSION, MODEL_FILE,
+    Manifest, Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
 };
 use crate::inspection::Picture;
 use crate::scoring::{FeatureExtractor, Provider, ScoringError, SessionOptions};
 
 /// Pictures with invented defects that choose the minimum area where fewer defects are known.
 const AREA_PICTURES: usize = 32;
+/// Normals that say where a defect without a mask lies.
+const USUAL_PICTURES: usize = 32;
 /// From so many known defects on, they choose the minimum area themselves.
 const ENOUGH_DEFECTS: usize = 5;
 
@@ -42,6 +46,9 @@ pub struct TrainOptions {
     pub backbone: PathBuf,
     /// Name of the bundle; none takes the data folder's.
     pub name: Option<String>,
+    /// Bundle whose flows to start from; none starts afresh. Its shape, backbone, size and region
+    /// must be those of this training.
+    pub from: Option<PathBuf>,
     /// Everything else.
     pub settings: Settings,
 }
@@ -66,6 +73,9 @@ pub enum TrainError {
     /// The backbone or the exported model.
     #[error(transparent)]
     Scoring(#[from] ScoringError),
+    /// The file of features.
+    #[error(transparent)]
+    Features(#[from] FeatureFileError),
     /// The fit.
     #[error(transparent)]
     Fit(#[from] FitError),
@@ -82,6 +92,9 @@ pub enum TrainError {
         /// Limit.
         limit: f32,
     },
+    /// The bundle to start from.
+    #[error(transparent)]
+    WarmStart(#[from] WarmStartError),
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -115,7 +128,17 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     for warning in dataset.warnings()? {
         progress.warn(&warning.to_string());
     }
-    let (normals, held_out) = hold_out(&dataset.train_good(), settings.calibration_fraction, settings.seed)?;
+    let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
+    let mut extractor = FeatureExtractor::load(&options.backbone, settings.size, &session)?;
+    let backbone = sha256_file(&options.backbone)
+        .map_err(|source| TrainError::Unreadable { path: options.backbone.clone(), source })?;
+    let backbone = format!("{} {backbone}", extractor.spec().name);
+    let start = options.from.as_deref().map(WarmStart::open).transpose()?;
+    if let Some(start) = &start {
+        start.check(&backbone, &shapes(&extractor, settings), settings)?;
+    }
+    let fitted = start.as_ref().map(|start| start.fitted.clone()).unwrap_or_default();
+    let (normals, held_out) = hold_out(&dataset.train_good(), settings.calibration_fraction, settings.seed, &fitted)?;
     dataset.require_types(&settings.unseen)?;
     let may_be_seen = |sample: &&Sample| !settings.unseen.iter().any(|unseen| unseen == sample.label.as_str());
     let mut chosen: Vec<Sample> = dataset.train_defects().into_iter().filter(may_be_seen).cloned().collect();
@@ -125,35 +148,34 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     }
     let preprocessing = Preprocessing { size: settings.size, region_of_interest: settings.region_of_interest };
     let used: Vec<&Sample> = normals.iter().chain(&held_out).chain(&chosen).collect();
-    progress.phase("reading pictures", used.len() as u64);
+    progress.phase("reading pictures", chosen.len().max(held_out.len()) as u64);
     let training_set_sha256 = Dataset::digest(&used)?;
-    let normal_pictures = pictures(&normals, &preprocessing, progress, stop)?;
-    let held_out_pictures = pictures(&held_out, &preprocessing, progress, stop)?;
     let mut known = known_defects(chosen, &preprocessing, progress, stop)?;
+    let held_out_pictures = Pictures::read(&held_out, preprocessing, settings.seed, progress, stop, &mut |_| Ok(()))?;
 
     clock.start("features");
-    let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
-    let mut extractor = FeatureExtractor::load(&options.backbone, settings.size, &session)?;
-    progress.phase("backbone features", normal_pictures.len() as u64);
-    let mut normal_bank = empty_bank(&extractor, settings);
-    let mut held_out_bank = normal_bank.clone();
-    let mut defect_bank = normal_bank.clone();
-    extract(&mut extractor, normal_pictures.iter(), &mut normal_bank, progress, stop)?;
-    extract(&mut extractor, held_out_pictures.iter(), &mut held_out_bank, progress, stop)?;
-    extract(&mut extractor, known.iter().map(|d| &d.picture), &mut defect_bank, progress, stop)?;
-    let statistics: Vec<_> = normal_bank
-        .levels
-        .iter()
-        .map(|bank| if settings.standardise { bank.statistics() } else { ChannelStatistics::identity(bank.channels) })
-        .collect();
+    let with_defects = !known.is_empty() || settings.synthetic;
+    let pictures =
+        (normals.len(), known.len() + if with_defects { settings.synthesised + settings.invented } else { 0 });
+    let (mut normal_bank, mut defect_bank) = empty_banks(&extractor, pictures, settings, writer.path(), progress)?;
+    progress.phase("backbone features", normals.len() as u64);
+    let normal_pictures = Pictures::read(&normals, preprocessing, settings.seed, progress, stop, &mut |batch| {
+        extract(&mut extractor, &batch.iter().collect::<Vec<_>>(), &mut normal_bank, stop)
+    })?;
+    extract(&mut extractor, &known.iter().map(|d| &d.picture).collect::<Vec<_>>(), &mut defect_bank, stop)?;
+    // Flows that are trained already know features as they were standardised then.
+    let statistics: Vec<_> = match &start {
+        Some(start) => start.levels.iter().map(|level| level.statistics.clone()).collect(),
+        None if settings.standardise => normal_bank.levels.iter().map(LevelBank::statistics).collect(),
+        None => normal_bank.levels.iter().map(|bank| ChannelStatistics::identity(bank.channels)).collect(),
+    };
     normal_bank.standardise(&statistics);
-    held_out_bank.standardise(&statistics);
     defect_bank.standardise(&statistics);
 
     clock.start("fit on normals");
+    let flow_of = |level: usize| start.as_ref().map(|start| &start.levels[level].flow);
     let mut fits: Vec<LevelFit> =
-        normal_bank.levels.iter().enumerate().map(|(i, bank)| LevelFit::new(i, bank, settings)).collect();
-    let with_defects = !known.is_empty() || settings.synthetic;
+        normal_bank.levels.iter().enumerate().map(|(i, bank)| LevelFit::new(i, bank, settings, flow_of(i))).collect();
     let total: usize = fits.iter().map(LevelFit::steps).sum();
     progress.phase("fitting the flows", total as u64);
     let mut done = 0;
@@ -170,21 +192,17 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     if with_defects {
         clock.start("defects");
         let weak: Vec<usize> = (0..known.len()).filter(|&i| known[i].weak).collect();
-        let regions = find_regions(&mut fits, &normal_bank, &defect_bank, &weak, settings.size);
-        for (i, mask) in weak.into_iter().zip(regions) {
-            known[i].mask = Some(mask);
+        if !weak.is_empty() {
+            let usual: Vec<_> = normal_pictures.kept().into_iter().take(USUAL_PICTURES).collect();
+            let usual = exact_features(&mut extractor, &usual, &normal_bank.sources, &statistics)?;
+            let regions = find_regions(&mut fits, &usual, &defect_bank, &weak, settings.size)?;
+            for (i, mask) in weak.into_iter().zip(regions) {
+                known[i].mask = Some(mask);
+            }
         }
-        let mut made = synthesise(&known, &normal_pictures, settings.synthesised, &mut rng);
-        made.extend(synthesise(&[], &normal_pictures, settings.invented, &mut rng));
-        let mut made_bank = empty_bank(&extractor, settings);
-        for maps in made.chunks(4).map(|batch| extractor.extract(&batch.iter().map(|m| &m.0).collect::<Vec<_>>())) {
-            check(stop)?;
-            maps?.iter().for_each(|maps| made_bank.push(maps));
-        }
-        made_bank.standardise(&statistics);
-        for (defects, made) in defect_bank.levels.iter_mut().zip(&made_bank.levels) {
-            defects.append(made);
-        }
+        let mut made = synthesise(&known, &normal_pictures.kept(), settings.synthesised, &mut rng);
+        made.extend(synthesise(&[], &normal_pictures.kept(), settings.invented, &mut rng));
+        extract(&mut extractor, &made.iter().map(|m| &m.0).collect::<Vec<_>>(), &mut defect_bank, stop)?;
         clock.start("fit on normals and defects");
         for ((fit, bank), defects) in fits.iter_mut().zip(&normal_bank.levels).zip(&defect_bank.levels) {
             let cells = defect_cells(defects, &known, &made);
@@ -196,15 +214,30 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let name = options.name.clone().unwrap_or_else(|| {
         options.data.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
     });
-    let backbone_sha256 = sha256_file(&options.backbone)
-        .map_err(|source| TrainError::Unreadable { path: options.backbone.clone(), source })?;
-    let version = version(&fits, settings, &training_set_sha256, &backbone_sha256);
+    let version = version(&fits, settings, &training_set_sha256, &backbone);
     let levels = finish::level_shapes(&normal_bank, settings);
     let folded = finish::fold(&fits, &normal_bank, &statistics);
     let outputs: Vec<String> = levels.iter().map(|level| level.output.clone()).collect();
     let metadata = [(METADATA_NAME.to_owned(), name.clone()), (METADATA_VERSION.to_owned(), version.clone())];
     let model_file = writer.path().join(MODEL_FILE);
     export_model(&options.backbone, extractor.spec(), settings.size, &folded, &outputs, &metadata, &model_file)?;
+    let trained: Vec<TrainedLevel> = fits
+        .iter()
+        .zip(&normal_bank.sources)
+        .zip(&statistics)
+        .map(|((fit, &source), statistics)| TrainedLevel {
+            source,
+            statistics: statistics.clone(),
+            flow: fit.flow.clone(),
+        })
+        .collect();
+    let flows_file = writer.path().join(FLOWS_FILE);
+    write_flows(&flows_file, &trained).map_err(|source| BundleError::Io {
+        path: flows_file,
+        action: "write it",
+        source,
+    })?;
+    let now: BTreeSet<&str> = normals.iter().map(|s| s.name.as_str()).collect();
     let mut manifest = Manifest {
         schema_version: BUNDLE_SCHEMA_VERSION,
         name,
@@ -219,11 +252,13 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
             threads: settings.threads,
             preset: settings.preset.as_str().into(),
             settings: serde_json::to_value(settings).unwrap_or_default(),
-            backbone: format!("{} {backbone_sha256}", extractor.spec().name),
+            backbone,
             training_set_sha256,
             training_images: normals.len(),
             known_defects: used_defects(&known)?,
             normals: normals.iter().chain(&held_out).map(|s| s.name.clone()).collect(),
+            started_from: start.as_ref().map(|start| start.identity.clone()),
+            fitted_before: fitted.into_iter().filter(|name| !now.contains(name.as_str())).collect(),
             export_difference: 0.0,
             phases: Vec::new(),
             peak_memory_mib: 0.0,
@@ -233,15 +268,18 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let mut model = finish::load_exported(writer.path(), &manifest, settings.threads)?;
 
     clock.start("calibrate");
-    progress.phase("calibrating", held_out_pictures.len() as u64);
-    let maps = finish::score(&mut model, &held_out_pictures.iter().collect::<Vec<_>>(), progress)?;
-    manifest.provenance.export_difference = finish::compare(&mut fits, &held_out_bank, &maps, writer.path())?;
+    progress.phase("calibrating", held_out.len() as u64);
+    let maps = finish::score_all(&mut model, &held_out_pictures, progress)?;
+    let compared = held_out_pictures.get(0..finish::COMPARED.min(held_out.len()))?;
+    let compared: Vec<&Picture> = compared.iter().map(AsRef::as_ref).collect();
+    let exact = exact_features(&mut extractor, &compared, &normal_bank.sources, &statistics)?;
+    manifest.provenance.export_difference = finish::compare(&mut fits, &exact, &maps, writer.path())?;
     let area_pictures: Vec<Picture> = if known.len() >= ENOUGH_DEFECTS {
         known.iter().map(|d| d.picture.clone()).collect()
     } else {
-        invent(&held_out_pictures, AREA_PICTURES, &mut rng)
+        invent(&held_out_pictures.kept(), AREA_PICTURES, &mut rng)
     };
-    let defect_maps = finish::score(&mut model, &area_pictures.iter().collect::<Vec<_>>(), &super::Silent)?;
+    let defect_maps = finish::score(&mut model, &area_pictures.iter().collect::<Vec<_>>())?;
     let groups = held_out.iter().map(|s| s.group.as_ref().unwrap_or(&s.name)).collect::<BTreeSet<_>>().len();
     manifest.calibration = finish::learn_calibration(&maps, groups, &defect_maps, settings, progress);
     check(stop)?;
@@ -250,32 +288,12 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     Ok(writer.commit(manifest)?)
 }
 
-fn pictures(
-    samples: &[Sample],
-    preprocessing: &Preprocessing,
-    progress: &dyn Progress,
-    stop: &AtomicBool,
-) -> Result<Vec<Picture>, TrainError> {
-    Ok(load(samples, preprocessing, progress, stop)?.into_iter().map(|(picture, _)| picture).collect())
-}
-
-fn known_defects(
-    samples: Vec<Sample>,
-    preprocessing: &Preprocessing,
-    progress: &dyn Progress,
-    stop: &AtomicBool,
-) -> Result<Vec<KnownDefect>, TrainError> {
-    let loaded = load(&samples, preprocessing, progress, stop)?;
-    samples
+/// What the levels look at, and the shapes of their flows.
+fn shapes(extractor: &FeatureExtractor, settings: &Settings) -> Vec<(Source, FlowShape)> {
+    let maps = extractor.levels();
+    sources(maps.len(), settings)
         .into_iter()
-        .zip(loaded)
-        .map(|(sample, (picture, full))| {
-            let mask = match &sample.mask {
-                Some(path) => Some(load_mask(path, full)?.fit(preprocessing.region_of_interest, preprocessing.size)),
-                None => None,
-            };
-            Ok(KnownDefect { weak: mask.is_none(), sample, picture, mask })
-        })
+        .map(|source| (source, FlowShape::of(maps[source.map].0, settings)))
         .collect()
 }
 
@@ -300,7 +318,7 @@ fn version(fits: &[LevelFit], settings: &Settings, training_set: &str, backbone:
     let mut bytes: Vec<u8> = fits
         .iter()
         .flat_map(|fit: &LevelFit| {
-            let flow: &flow::Flow = &fit.flow;
+            let flow: &Flow = &fit.flow;
             flow.parameters.iter().chain(flow.rotations.iter().flatten()).flat_map(|v| v.to_le_bytes())
         })
         .collect();

@@ -382,12 +382,31 @@ fn normals_are_held_out_by_whole_groups_and_near_the_wanted_share() {
     let normals: Vec<&Sample> = all.iter().collect();
     let groups = |samples: &[Sample]| samples.iter().map(|s| s.group.clone()).collect::<BTreeSet<_>>();
     for seed in 0..20 {
-        let (training, calibration) = hold_out(&normals, 0.2, seed).unwrap();
+        let (training, calibration) = hold_out(&normals, 0.2, seed, &BTreeSet::new()).unwrap();
         assert_eq!((training.len(), calibration.len()), (240, 60));
         assert!(groups(&training).is_disjoint(&groups(&calibration)));
-        assert_eq!((training, calibration), hold_out(&normals, 0.2, seed).unwrap());
+        assert_eq!((training, calibration), hold_out(&normals, 0.2, seed, &BTreeSet::new()).unwrap());
     }
-    assert_ne!(hold_out(&normals, 0.2, 0).unwrap(), hold_out(&normals, 0.2, 1).unwrap());
+    assert_ne!(
+        hold_out(&normals, 0.2, 0, &BTreeSet::new()).unwrap(),
+        hold_out(&normals, 0.2, 1, &BTreeSet::new()).unwrap()
+    );
+}
+
+#[test]
+fn normals_that_the_flows_know_never_calibrate() {
+    let all: Vec<Sample> = (0..40).map(|i| sample(&format!("train/good/{i:02}"), "good", None)).collect();
+    let normals: Vec<&Sample> = all.iter().collect();
+    let (training, calibration) = hold_out(&normals[..30], 0.2, 0, &BTreeSet::new()).unwrap();
+    let fitted: BTreeSet<String> = training.iter().map(|s| s.name.clone()).collect();
+    for seed in 0..10 {
+        let (_, later) = hold_out(&normals, 0.2, seed, &fitted).unwrap();
+        assert_eq!(later.len(), 8);
+        assert!(later.iter().all(|s| !fitted.contains(&s.name)));
+    }
+    let known: Vec<&Sample> = training.iter().chain(&calibration[..2]).collect();
+    let error = hold_out(&known, 0.2, 0, &fitted).unwrap_err();
+    assert!(matches!(error, DatasetError::TooFewUnfitted { available: 2, .. }), "{error}");
 }
 
 #[test]
@@ -396,18 +415,18 @@ fn a_huge_group_stays_in_training_and_too_few_normals_are_an_error() {
     all.extend((100..104).map(|i| sample(&format!("train/good/{i:03}"), "good", Some("other"))));
     let normals: Vec<&Sample> = all.iter().collect();
     for seed in 0..10 {
-        let (training, calibration) = hold_out(&normals, 0.2, seed).unwrap();
+        let (training, calibration) = hold_out(&normals, 0.2, seed, &BTreeSet::new()).unwrap();
         assert_eq!((training.len(), calibration.len()), (100, 4), "seed {seed}");
     }
-    let error = hold_out(&normals[..100], 0.2, 0).unwrap_err();
+    let error = hold_out(&normals[..100], 0.2, 0, &BTreeSet::new()).unwrap_err();
     assert!(matches!(error, DatasetError::TooFewNormals { normals: 100, groups: 1, .. }), "{error}");
 
     let single: Vec<Sample> = (0..8).map(|i| sample(&format!("train/good/{i}"), "good", None)).collect();
     let normals: Vec<&Sample> = single.iter().collect();
-    let (training, calibration) = hold_out(&normals, 0.1, 0).unwrap();
+    let (training, calibration) = hold_out(&normals, 0.1, 0, &BTreeSet::new()).unwrap();
     assert_eq!((training.len(), calibration.len()), (4, 4));
-    assert!(matches!(hold_out(&normals[1..], 0.1, 0), Err(DatasetError::TooFewNormals { .. })));
+    assert!(matches!(hold_out(&normals[1..], 0.1, 0, &BTreeSet::new()), Err(DatasetError::TooFewNormals { .. })));
     for fraction in [0.0, 1.0, f64::NAN] {
-        assert!(matches!(hold_out(&normals, fraction, 0), Err(DatasetError::Fraction(_))));
+        assert!(matches!(hold_out(&normals, fraction, 0, &BTreeSet::new()), Err(DatasetError::Fraction(_))));
     }
 }

@@ -50,6 +50,8 @@ fn manifest(normal: f32, abnormal: f32, minimum_area: usize) -> Manifest {
             normals: Vec::new(),
             export_difference: 0.0,
             phases: Vec::new(),
+            started_from: None,
+            fitted_before: Vec::new(),
             peak_memory_mib: 0.0,
         },
         files: BTreeMap::new(),

@@ -160,6 +160,8 @@ fn manifest(size: Size, levels: Vec<LevelShape>) -> Manifest {
             normals: vec![],
             export_difference: 0.0,
             phases: vec![],
+            started_from: None,
+            fitted_before: Vec::new(),
             peak_memory_mib: 0.0,
         },
         files: BTreeMap::new(),

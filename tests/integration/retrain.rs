@@ -121,6 +121,8 @@ fn a_first_model_and_then_a_challenger_from_reviewed_defects_pass_the_gate_by_it
     assert_eq!(bundle.manifest.provenance.known_defects.len(), 5);
     assert_eq!(bundle.manifest.provenance.known_defects.iter().filter(|defect| defect.weak).count(), 1);
     assert_eq!(bundle.manifest.name, champion.manifest.name);
+    let identity = format!("{} {}", champion.identity.name, champion.identity.version);
+    assert_eq!(bundle.manifest.provenance.started_from, Some(identity));
     if promote {
         assert_eq!(registry.rollback().unwrap().version, champion.identity.version);
     }
@@ -156,4 +158,18 @@ fn a_picture_sorted_into_two_folders_is_refused_by_name() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("blot/1.png and good/again.png"), "{text}");
+}
+
+#[test]
+fn a_champion_of_another_shape_is_no_start_and_that_is_said() {
+    let plant = Plant::new();
+    assert_eq!(plant.report()["outcome"], "promoted");
+    let text = std::fs::read_to_string(plant.path("training.toml")).unwrap();
+    std::fs::write(plant.path("training.toml"), text.replace("blocks = 4", "blocks = 3")).unwrap();
+    let report = plant.report();
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("trained afresh") && warnings.contains("blocks 4"), "{warnings}");
+    let registry = Registry::open(&plant.path("models")).unwrap();
+    let path = registry.path(report["challenger"]["version"].as_str().unwrap()).unwrap();
+    assert_eq!(Bundle::open(&path).unwrap().manifest.provenance.started_from, None);
 }

@@ -83,6 +83,8 @@ fn write_bundle(target: &Path, version: &str, mean: f32) {
             normals: Vec::new(),
             export_difference: 0.0,
             phases: Vec::new(),
+            started_from: None,
+            fitted_before: Vec::new(),
             peak_memory_mib: 1.0,
         },
         files: BTreeMap::new(),

@@ -100,6 +100,8 @@ fn manifest() -> Manifest {
             normals: Vec::new(),
             export_difference: 0.0,
             phases: Vec::new(),
+            started_from: None,
+            fitted_before: Vec::new(),
             peak_memory_mib: 1.0,
         },
         files: std::collections::BTreeMap::new(),

@@ -1,9 +1,10 @@
 //! Training from pictures on disk to a verified bundle, with the real backbone.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use linegate::bundle::{Bundle, MODEL_FILE, sha256_file};
+use linegate::bundle::{Bundle, FLOWS_FILE, MODEL_FILE, sha256_file};
 use linegate::config::Preset;
 use linegate::inspection::{Size, Verdict};
 use linegate::training::dataset::Dataset;
@@ -21,6 +22,7 @@ fn options(data: &Path, out: PathBuf) -> TrainOptions {
         out,
         backbone: backbone(),
         name: None,
+        from: None,
         settings: Settings {
             size: Size { width: 64, height: 64 },
             seed: 5,
@@ -47,6 +49,28 @@ impl Progress for StopAtFit<'_> {
     }
     fn advance(&self, _done: u64, _note: &str) {}
     fn warn(&self, _text: &str) {}
+}
+
+/// Keeps what a person must know.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Progress for Warnings {
+    fn phase(&self, _name: &str, _total: u64) {}
+    fn advance(&self, _done: u64, _note: &str) {}
+    fn warn(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
+}
+
+/// Log-likelihoods of all levels of some pictures.
+fn log_likelihoods(bundle: &Bundle, pictures: &[linegate::inspection::Picture]) -> Vec<f32> {
+    let mut model = linegate::scoring::Model::load(bundle, &linegate::scoring::SessionOptions::default()).unwrap();
+    let mut fitter = linegate::scoring::PictureFitter::new();
+    let mut score = |picture| {
+        model.score(&[&fitter.fit(picture, &bundle.manifest.preprocessing).unwrap()]).unwrap().remove(0).levels
+    };
+    pictures.iter().flat_map(|picture| score(picture).into_iter().flatten().collect::<Vec<_>>()).collect()
 }
 
 fn verdicts(bundle: &Bundle, pictures: &[linegate::inspection::Picture]) -> Vec<Verdict> {
@@ -199,4 +223,67 @@ fn a_region_of_interest_is_trained_stored_and_honoured() {
     let mut fitter = linegate::scoring::PictureFitter::new();
     let mut maps = |picture| model.score(&[&fitter.fit(picture, &bundle.manifest.preprocessing).unwrap()]).unwrap();
     assert_eq!(maps(&outside), maps(&untouched), "what lies outside the region does not matter");
+}
+
+#[test]
+fn a_training_beyond_its_budget_says_how_much_it_keeps_and_still_gives_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 150, 2);
+    let mut options = options(folder.path(), folder.path().join("bundle"));
+    options.settings.feature_budget_mib = 1;
+    options.settings.steps = Some(4);
+    let warnings = Warnings::default();
+    train(&options, &warnings, &AtomicBool::new(false)).unwrap();
+    let texts = warnings.0.into_inner().unwrap();
+    assert!(texts.iter().any(|text| text.contains("feature_budget_mib (1)") && text.contains('%')), "{texts:?}");
+}
+
+#[test]
+fn a_warm_start_goes_on_from_the_old_flows_and_calibrates_on_what_they_do_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = PartSet::write(folder.path(), 24, 2);
+    let mut options = options(folder.path(), folder.path().join("old"));
+    let old = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    assert!(old.manifest.files.contains_key(FLOWS_FILE) && old.manifest.provenance.started_from.is_none());
+
+    options.settings = Settings { steps: Some(1), learning_rate: 1e-6, seed: 77, ..options.settings };
+    options.out = folder.path().join("afresh");
+    let afresh = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    options.from = Some(old.path.clone());
+    options.out = folder.path().join("warm");
+    let warm = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+
+    let pictures = set.fresh_normals(4);
+    let expected = log_likelihoods(&old, &pictures);
+    let difference = |bundle| {
+        let found = log_likelihoods(bundle, &pictures);
+        found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert!(difference(&warm) < 5e-3, "{}", difference(&warm));
+    assert!(difference(&afresh) > 0.1, "{}", difference(&afresh));
+    let identity = format!("{} {}", old.identity.name, old.identity.version);
+    let (old, warm) = (old.manifest.provenance, warm.manifest.provenance);
+    assert_eq!(warm.started_from, Some(identity));
+    let calibrating = &warm.normals[warm.training_images..];
+    assert!(calibrating.iter().all(|name| !old.normals[..old.training_images].contains(name)));
+}
+
+#[test]
+fn a_bundle_of_another_shape_is_refused_by_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 16, 2);
+    let mut options = options(folder.path(), folder.path().join("old"));
+    options.settings.steps = Some(2);
+    let old = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    options.from = Some(old.path.clone());
+    options.out = folder.path().join("new");
+    options.settings.hidden_width = Some(32);
+    options.settings.size = Size { width: 96, height: 64 };
+    let text = train(&options, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(text.contains("hidden_width 48") && text.contains("hidden_width 32"), "{text}");
+    assert!(text.contains("give --image-size 64x64") && text.contains("without --from"), "{text}");
+    options.settings.pooling = 1;
+    let text = train(&options, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(text.contains("map 0 over 3x3") && text.contains("map 0 over 1x1"), "{text}");
+    assert!(!options.out.exists());
 }

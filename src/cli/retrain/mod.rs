@@ -17,9 +17,10 @@ use crate::bundle::Bundle;
 use crate::config::{Config, Retrain, TrainingConfig};
 use crate::registry::{GATE_RULE, GateFigures, Registry, first_gate, gate};
 use crate::scoring;
+use crate::training::dataset::DatasetError;
 use crate::training::evaluation::Evaluation;
 use crate::training::settings::Settings;
-use crate::training::{TrainOptions, train};
+use crate::training::{TrainError, TrainOptions, train};
 use assemble::{Assembled, assemble};
 use judge::GateSet;
 use report::{Judged, Outcome, Report};
@@ -71,9 +72,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         out: work.path().join("challenger"),
         backbone: arguments.backbone.clone(),
         name: Some(name(champion.as_ref(), &retrain.base)),
+        from: None,
         settings: settings(&training, champion.as_ref()),
     };
-    let challenger = train_challenger(&options)?;
+    let champion_to_start_from = champion.as_ref().filter(|_| retrain.warm_start);
+    let challenger = train_challenger(options, champion_to_start_from, &mut warnings)?;
     let report = promote(&config, retrain, &registry, champion.as_ref(), &challenger, &assembled, warnings)?;
     let paths = report.write(&retrain.reports)?;
     if arguments.json {
@@ -91,15 +94,32 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The challenger; Ctrl-C ends it without one.
-fn train_challenger(options: &TrainOptions) -> anyhow::Result<Bundle> {
+/// The challenger, from the champion's flows where they are given and fit, else afresh; Ctrl-C ends it
+/// without one.
+fn train_challenger(
+    options: TrainOptions,
+    start: Option<&Bundle>,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Bundle> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // A second one ends the program at once.
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
     }
-    train(options, &Bars::new(), &stop).context("the challenger could not be trained; the active model stays")
+    let failed = "the challenger could not be trained; the active model stays";
+    if let Some(bundle) = start {
+        let from = Some(bundle.path.clone());
+        let warm = TrainOptions { from, settings: options.settings.clone().for_warm_start(false), ..options.clone() };
+        match train(&warm, &Bars::new(), &stop) {
+            // What it starts from is looked at before the pictures: little time is lost.
+            Err(error @ (TrainError::WarmStart(_) | TrainError::Dataset(DatasetError::TooFewUnfitted { .. }))) => {
+                warnings.push(format!("trained afresh: {:#}", anyhow::Error::from(error)));
+            }
+            trained => return trained.context(failed),
+        }
+    }
+    train(&options, &Bars::new(), &stop).context(failed)
 }
 
 /// Judges both, adds the challenger to the registry and activates it if it passes. Whatever fails

@@ -80,12 +80,20 @@ pub fn choose_known_defects(candidates: &[&Sample], count: usize, seed: u64) -> 
 ///
 /// Groups are shuffled and taken into calibration while that brings its size nearer to the wanted
 /// one, which is kept within [`MINIMUM_NORMALS`] of either end. If calibration is then below the
-/// minimum, the smallest groups follow until it is not.
+/// minimum, the smallest groups follow until it is not. A group with a picture of `fitted`, on
+/// which the flows were fitted before, stays in training: it would make the calibration look better
+/// than what comes.
 ///
 /// # Errors
+/// [`DatasetError::TooFewUnfitted`] when calibration lacks pictures because of `fitted`;
 /// [`DatasetError::TooFewNormals`] when either side would have less than [`MINIMUM_NORMALS`]
 /// pictures; [`DatasetError::Fraction`] when `fraction` is not within (0, 1).
-pub fn hold_out(normals: &[&Sample], fraction: f64, seed: u64) -> Result<(Vec<Sample>, Vec<Sample>), DatasetError> {
+pub fn hold_out(
+    normals: &[&Sample],
+    fraction: f64,
+    seed: u64,
+    fitted: &BTreeSet<String>,
+) -> Result<(Vec<Sample>, Vec<Sample>), DatasetError> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(DatasetError::Fraction(fraction));
     }
@@ -101,8 +109,11 @@ pub fn hold_out(normals: &[&Sample], fraction: f64, seed: u64) -> Result<(Vec<Sa
     groups.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
 
     let mut held: Vec<&Sample> = Vec::new();
+    let (used, free): (Vec<_>, Vec<_>) =
+        groups.into_iter().partition(|group| group.iter().any(|sample| fitted.contains(&sample.name)));
+    let available = free.iter().map(Vec::len).sum();
     let mut kept = Vec::new();
-    for group in groups {
+    for group in free {
         let with = held.len() + group.len();
         if with <= most && with.abs_diff(wanted) < held.len().abs_diff(wanted) {
             held.extend(group);
@@ -116,7 +127,8 @@ pub fn hold_out(normals: &[&Sample], fraction: f64, seed: u64) -> Result<(Vec<Sa
     while held.len() < MINIMUM_NORMALS {
         match kept.next_if(|group| held.len() + group.len() <= most) {
             Some(group) => held.extend(group),
-            None => return Err(too_few()),
+            None if used.is_empty() => return Err(too_few()),
+            None => return Err(DatasetError::TooFewUnfitted { available, minimum: MINIMUM_NORMALS }),
         }
     }
     let sorted = |samples: Vec<&Sample>| {
@@ -124,5 +136,5 @@ pub fn hold_out(normals: &[&Sample], fraction: f64, seed: u64) -> Result<(Vec<Sa
         samples.sort_by(|a, b| a.name.cmp(&b.name));
         samples
     };
-    Ok((sorted(kept.flatten().collect()), sorted(held)))
+    Ok((sorted(kept.chain(used).flatten().collect()), sorted(held)))
 }

@@ -193,6 +193,16 @@ pub enum DatasetError {
         /// Least pictures on either side.
         minimum: usize,
     },
+    /// Too few normals that the flows do not know.
+    #[error(
+        "only {available} normal pictures are new to the bundle to start from or were held out by it (told by name),          calibration needs {minimum}: add normal pictures to train/good, or train afresh, without --from"
+    )]
+    TooFewUnfitted {
+        /// Such pictures.
+        available: usize,
+        /// Least number.
+        minimum: usize,
+    },
     /// A share outside of its range.
     #[error("the held-out share {0} must lie above 0 and below 1")]
     Fraction(f64),

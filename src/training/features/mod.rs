@@ -1,9 +1,39 @@
 //! Backbone features of the training pictures, computed once.
+//!
+//! A level keeps them in half precision, in memory or in a temporary file, and standardises a cell
+//! when it is read: so the memory that training takes does not grow with the pictures. Where even
+//! the file would grow beyond its budget, every picture keeps the same number of its cells.
+
+mod store;
+
+use std::path::Path;
 
 use ndarray::Array3;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+pub use store::FeatureFileError;
+use store::{Store, VALUE_BYTES};
+
+/// Up to here a bank stays in memory, bytes.
+const IN_MEMORY: u64 = 256 << 20;
+
+/// How a bank keeps what it is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Keeping<'a> {
+    /// Pictures that will come.
+    pub pictures: usize,
+    /// Most that they may take, bytes; of more, each picture keeps an even share of its cells.
+    pub budget: u64,
+    /// Where the temporary file goes.
+    pub folder: &'a Path,
+    /// Seed of the choice of cells.
+    pub seed: u64,
+}
 
 /// Features of many pictures at one level.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct LevelBank {
     /// Rows of the map.
     pub rows: usize,
@@ -11,8 +41,25 @@ pub struct LevelBank {
     pub columns: usize,
     /// Channels C.
     pub channels: usize,
-    /// `[picture, row, column, channel]`, packed.
-    values: Vec<f32>,
+    pictures: usize,
+    /// Cells kept of every picture.
+    kept: usize,
+    /// All cells in random order; empty where every cell is kept. Every picture takes the next
+    /// `kept` of them, around and around: all places of the map come equally often.
+    order: Vec<u32>,
+    /// `[picture, kept cell, channel]`, less `origin`.
+    store: Store,
+    /// Mean of the first picture, `[C]`: half precision is for what a channel varies by, not for
+    /// where it lies.
+    origin: Vec<f32>,
+    /// Sum and sum of squares of every channel over all cells, kept or not.
+    sums: Vec<(f64, f64)>,
+    /// All cells that came.
+    seen: u64,
+    /// What a cell is standardised with when it is read.
+    statistics: Option<ChannelStatistics>,
+    /// What that makes of a stored value: factor and offset, `[C]`.
+    reading: Vec<(f32, f32)>,
 }
 
 /// Mean and deviation of every channel.
@@ -24,22 +71,79 @@ pub struct ChannelStatistics {
     pub deviation: Vec<f32>,
 }
 
+/// A map `[row, column, channel]`, averaged over `pooling` × `pooling` cells; cells outside the map
+/// do not count. Packed `[cell, C]`.
+pub fn pooled(map: &Array3<f32>, pooling: usize) -> Vec<f32> {
+    let (rows, columns, channels) = map.dim();
+    let reach = pooling / 2;
+    let mut values = vec![0.0; rows * columns * channels];
+    for (at, cell) in values.chunks_exact_mut(channels.max(1)).enumerate() {
+        let (row, column) = (at / columns, at % columns);
+        let mut count = 0.0;
+        for r in row.saturating_sub(reach)..=(row + reach).min(rows - 1) {
+            for c in column.saturating_sub(reach)..=(column + reach).min(columns - 1) {
+                cell.iter_mut().zip(map.slice(ndarray::s![r, c, ..])).for_each(|(sum, v)| *sum += v);
+                count += 1.0;
+            }
+        }
+        if count > 1.0 {
+            for v in cell {
+                *v /= count;
+            }
+        }
+    }
+    values
+}
+
 impl ChannelStatistics {
     /// Those that change nothing.
     pub fn identity(channels: usize) -> Self {
         Self { mean: vec![0.0; channels], deviation: vec![1.0; channels] }
     }
+
+    /// Brings packed feature vectors `[cell, C]` to zero mean and unit deviation.
+    pub fn standardise(&self, values: &mut [f32]) {
+        for cell in values.chunks_exact_mut(self.mean.len().max(1)) {
+            for ((v, mean), deviation) in cell.iter_mut().zip(&self.mean).zip(&self.deviation) {
+                *v = (*v - mean) / deviation;
+            }
+        }
+    }
 }
 
 impl LevelBank {
-    /// An empty bank.
+    /// An empty bank in memory that keeps every cell.
     pub fn new(rows: usize, columns: usize, channels: usize) -> Self {
-        Self { rows, columns, channels, values: Vec::new() }
+        Self {
+            rows,
+            columns,
+            channels,
+            pictures: 0,
+            kept: rows * columns,
+            order: Vec::new(),
+            store: Store::in_memory(),
+            origin: vec![0.0; channels],
+            sums: vec![(0.0, 0.0); channels],
+            seen: 0,
+            statistics: None,
+            reading: vec![(1.0, 0.0); channels],
+        }
+    }
+
+    /// Keeps only so many cells of every picture.
+    fn keep(&mut self, cells: usize, seed: u64, level: usize) {
+        self.kept = cells.clamp(1, self.cells());
+        if self.kept < self.cells() {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(level as u64);
+            self.order = (0..self.cells() as u32).collect();
+            self.order.shuffle(&mut rng);
+        }
     }
 
     /// Pictures in the bank.
     pub fn pictures(&self) -> usize {
-        self.values.len() / (self.cells() * self.channels)
+        self.pictures
     }
 
     /// Cells of a map.
@@ -47,54 +151,54 @@ impl LevelBank {
         self.rows * self.columns
     }
 
-    /// Adds a picture's map `[row, column, channel]`, averaged over `pooling` × `pooling` cells
-    /// ; cells outside the map do not count.
-    pub fn push(&mut self, map: &Array3<f32>, pooling: usize) {
+    /// Cells kept of every picture.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// Which cell a picture keeps as its `slot`-th, `slot` below [`LevelBank::kept`].
+    pub fn kept_cell(&self, picture: usize, slot: usize) -> usize {
+        if self.order.is_empty() { slot } else { self.order[(picture * self.kept + slot) % self.order.len()] as usize }
+    }
+
+    /// Adds a picture's map `[row, column, channel]`, see [`pooled`].
+    ///
+    /// # Errors
+    /// [`FeatureFileError`] when the file cannot be written.
+    pub fn push(&mut self, map: &Array3<f32>, pooling: usize) -> Result<(), FeatureFileError> {
         assert_eq!(map.dim(), (self.rows, self.columns, self.channels), "the map has another shape");
-        let reach = pooling / 2;
-        for row in 0..self.rows {
-            for column in 0..self.columns {
-                let start = self.values.len();
-                self.values.resize(start + self.channels, 0.0);
-                let cell = &mut self.values[start..];
-                let mut count = 0.0;
-                for r in row.saturating_sub(reach)..=(row + reach).min(self.rows - 1) {
-                    for c in column.saturating_sub(reach)..=(column + reach).min(self.columns - 1) {
-                        cell.iter_mut().zip(map.slice(ndarray::s![r, c, ..])).for_each(|(sum, v)| *sum += v);
-                        count += 1.0;
-                    }
-                }
-                if count > 1.0 {
-                    for v in cell {
-                        *v /= count;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Adds the pictures of another bank of the same shape.
-    pub fn append(&mut self, other: &Self) {
-        assert_eq!(
-            (self.rows, self.columns, self.channels),
-            (other.rows, other.columns, other.channels),
-            "the banks have other shapes"
-        );
-        self.values.extend_from_slice(&other.values);
-    }
-
-    /// Mean and deviation of every channel over all pictures and cells.
-    pub fn statistics(&self) -> ChannelStatistics {
-        let mut sums = vec![(0.0f64, 0.0f64); self.channels];
-        for cell in self.values.chunks_exact(self.channels) {
-            for (sum, &v) in sums.iter_mut().zip(cell) {
+        let mut values = pooled(map, pooling);
+        for cell in values.chunks_exact(self.channels) {
+            for (sum, &v) in self.sums.iter_mut().zip(cell) {
                 sum.0 += f64::from(v);
                 sum.1 += f64::from(v) * f64::from(v);
             }
         }
-        let n = (self.values.len() / self.channels).max(1) as f64;
-        let (mean, deviation) = sums
-            .into_iter()
+        self.seen += self.cells() as u64;
+        if self.pictures == 0 {
+            self.origin = self.sums.iter().map(|(sum, _)| (sum / self.cells() as f64) as f32).collect();
+            self.set_reading();
+        }
+        for cell in values.chunks_exact_mut(self.channels) {
+            cell.iter_mut().zip(&self.origin).for_each(|(v, origin)| *v -= origin);
+        }
+        if !self.order.is_empty() {
+            values = (0..self.kept)
+                .map(|slot| self.kept_cell(self.pictures, slot) * self.channels)
+                .flat_map(|at| values[at..at + self.channels].iter().copied())
+                .collect();
+        }
+        self.store.push(&values)?;
+        self.pictures += 1;
+        Ok(())
+    }
+
+    /// Mean and deviation of every channel over all cells that came, kept or not.
+    pub fn statistics(&self) -> ChannelStatistics {
+        let n = self.seen.max(1) as f64;
+        let (mean, deviation) = self
+            .sums
+            .iter()
             .map(|(sum, square)| {
                 let mean = sum / n;
                 // A channel that never moves carries nothing; the floor keeps it harmless.
@@ -104,25 +208,48 @@ impl LevelBank {
         ChannelStatistics { mean, deviation }
     }
 
-    /// Brings every channel to the given statistics' zero mean and unit deviation.
+    /// From now on cells are read with every channel brought to the given statistics' zero mean and
+    /// unit deviation.
     pub fn standardise(&mut self, statistics: &ChannelStatistics) {
-        for cell in self.values.chunks_exact_mut(self.channels) {
-            for ((v, mean), deviation) in cell.iter_mut().zip(&statistics.mean).zip(&statistics.deviation) {
-                *v = (*v - mean) / deviation;
+        self.statistics = Some(statistics.clone());
+        self.set_reading();
+    }
+
+    fn set_reading(&mut self) {
+        self.reading = match &self.statistics {
+            None => self.origin.iter().map(|&origin| (1.0, origin)).collect(),
+            Some(ChannelStatistics { mean, deviation }) => {
+                let channels = mean.iter().zip(deviation).zip(&self.origin);
+                channels.map(|((mean, deviation), origin)| (1.0 / deviation, (origin - mean) / deviation)).collect()
             }
+        };
+    }
+
+    fn read(&self, at: usize, cells: usize, into: &mut Vec<f32>) -> Result<(), FeatureFileError> {
+        let start = into.len();
+        self.store.read(at * self.channels, cells * self.channels, into)?;
+        for cell in into[start..].chunks_exact_mut(self.channels) {
+            cell.iter_mut().zip(&self.reading).for_each(|(v, (factor, offset))| *v = *v * factor + offset);
         }
+        Ok(())
     }
 
-    /// Feature vector of one cell, `[C]`.
-    pub fn cell(&self, picture: usize, cell: usize) -> &[f32] {
-        let at = (picture * self.cells() + cell) * self.channels;
-        &self.values[at..at + self.channels]
+    /// Appends the feature vector `[C]` of a picture's `slot`-th kept cell.
+    ///
+    /// # Errors
+    /// [`FeatureFileError`] when the file cannot be read.
+    pub fn cell(&self, picture: usize, slot: usize, into: &mut Vec<f32>) -> Result<(), FeatureFileError> {
+        self.read(picture * self.kept + slot, 1, into)
     }
 
-    /// All feature vectors of one picture, `[cell, C]`.
-    pub fn picture(&self, picture: usize) -> &[f32] {
-        let length = self.cells() * self.channels;
-        &self.values[picture * length..][..length]
+    /// All kept feature vectors of one picture, `[cell, C]`.
+    ///
+    /// # Errors
+    /// [`FeatureFileError`] when the file cannot be read.
+    pub fn picture(&self, picture: usize) -> Result<Vec<f32>, FeatureFileError> {
+        let mut values = Vec::with_capacity(self.kept * self.channels);
+        self.read(picture * self.kept, self.kept, &mut values)?;
+        Ok(values)
     }
 
     /// Row and column of a cell.
@@ -137,7 +264,7 @@ impl LevelBank {
 }
 
 /// Features of many pictures at all levels, finest first.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct FeatureBank {
     /// One per level.
     pub levels: Vec<LevelBank>,
@@ -154,14 +281,38 @@ pub struct Source {
     pub pooling: usize,
 }
 
+/// Bytes that the features of one picture take; `maps` are the backbone's `(rows, columns, channels)`.
+pub fn picture_bytes(maps: &[(usize, usize, usize)], sources: &[Source]) -> u64 {
+    let values = |source: &Source| maps[source.map].0 * maps[source.map].1 * maps[source.map].2;
+    sources.iter().map(values).sum::<usize>() as u64 * VALUE_BYTES
+}
+
 impl FeatureBank {
     /// An empty bank for the given sources; `maps` are the backbone's `(rows, columns, channels)`.
     ///
+    /// # Errors
+    /// [`FeatureFileError`] when a file is needed and cannot be made.
+    ///
     /// # Panics
     /// When a source names a map that is not there.
-    pub fn new(maps: &[(usize, usize, usize)], sources: Vec<Source>) -> Self {
-        let levels = sources.iter().map(|source| maps[source.map]).map(|(r, c, k)| LevelBank::new(r, c, k)).collect();
-        Self { levels, sources }
+    pub fn new(
+        maps: &[(usize, usize, usize)],
+        sources: Vec<Source>,
+        keeping: &Keeping<'_>,
+    ) -> Result<Self, FeatureFileError> {
+        let needed = picture_bytes(maps, &sources).saturating_mul(keeping.pictures as u64);
+        let mut levels: Vec<_> =
+            sources.iter().map(|source| maps[source.map]).map(|(r, c, k)| LevelBank::new(r, c, k)).collect();
+        for (number, level) in levels.iter_mut().enumerate() {
+            if needed > keeping.budget {
+                let share = keeping.budget as f64 / needed as f64;
+                level.keep((level.cells() as f64 * share) as usize, keeping.seed, number);
+            }
+            if needed.min(keeping.budget) > IN_MEMORY {
+                level.store = Store::in_file(keeping.folder)?;
+            }
+        }
+        Ok(Self { levels, sources })
     }
 
     /// Pictures in the bank.
@@ -170,10 +321,14 @@ impl FeatureBank {
     }
 
     /// Adds a picture's maps, as the backbone gives them.
-    pub fn push(&mut self, maps: &[Array3<f32>]) {
+    ///
+    /// # Errors
+    /// [`FeatureFileError`] when the file cannot be written.
+    pub fn push(&mut self, maps: &[Array3<f32>]) -> Result<(), FeatureFileError> {
         for (bank, source) in self.levels.iter_mut().zip(&self.sources) {
-            bank.push(&maps[source.map], source.pooling);
+            bank.push(&maps[source.map], source.pooling)?;
         }
+        Ok(())
     }
 
     /// Standardises every level.
@@ -191,26 +346,59 @@ mod tests {
     #[test]
     fn pooling_averages_only_cells_inside_the_map() {
         let map = Array3::from_shape_fn((2, 3, 1), |(r, c, _)| (r * 3 + c) as f32);
-        let mut bank = LevelBank::new(2, 3, 1);
-        bank.push(&map, 3);
-        let corner = (0.0 + 1.0 + 3.0 + 4.0) / 4.0;
-        let middle = 15.0 / 6.0;
-        assert_eq!(bank.cell(0, 0), [corner]);
-        assert_eq!(bank.cell(0, 1), [middle]);
+        let pooled = pooled(&map, 3);
+        assert_eq!(pooled[0], (0.0 + 1.0 + 3.0 + 4.0) / 4.0);
+        assert_eq!(pooled[1], 15.0 / 6.0);
     }
 
     #[test]
-    fn standardised_channels_have_zero_mean_and_unit_deviation() {
+    fn standardised_channels_have_zero_mean_and_unit_deviation_though_they_lie_far_off() {
         let mut bank = LevelBank::new(4, 4, 2);
-        bank.push(
-            &Array3::from_shape_fn((4, 4, 2), |(r, c, k)| ((r * 7 + c * 3) % 5) as f32 * (k + 1) as f32 + 10.0),
-            1,
-        );
-        let statistics = bank.statistics();
-        bank.standardise(&statistics);
-        let after = bank.statistics();
+        let map =
+            Array3::from_shape_fn((4, 4, 2), |(r, c, k)| ((r * 7 + c * 3) % 5) as f32 * 0.1 * (k + 1) as f32 + 1000.0);
+        bank.push(&map, 1).unwrap();
+        bank.standardise(&bank.statistics());
+        let values = bank.picture(0).unwrap();
         for k in 0..2 {
-            assert!(after.mean[k].abs() < 1e-5 && (after.deviation[k] - 1.0).abs() < 1e-4);
+            let channel: Vec<f32> = values.iter().skip(k).step_by(2).copied().collect();
+            let mean = channel.iter().sum::<f32>() / 16.0;
+            let variance = channel.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 16.0;
+            assert!(mean.abs() < 2e-3 && (variance - 1.0).abs() < 5e-3, "{mean} {variance}");
         }
+    }
+
+    #[test]
+    fn a_bank_over_its_budget_keeps_every_place_equally_often_and_statistics_of_all() {
+        let (maps, source) = ([(6, 6, 2), (3, 3, 4)], |map| Source { map, pooling: 1 });
+        let folder = tempfile::tempdir().unwrap();
+        let all = picture_bytes(&maps, &[source(0), source(1)]) * 12;
+        let bank = |budget| {
+            let keeping = Keeping { pictures: 12, budget, folder: folder.path(), seed: 3 };
+            let mut bank = FeatureBank::new(&maps, vec![source(0), source(1)], &keeping).unwrap();
+            for picture in 0..12 {
+                let value = |side: usize| move |(r, c, k)| (picture * 100 + (r * side + c) * 3 + k) as f32;
+                let maps = [Array3::from_shape_fn(maps[0], value(6)), Array3::from_shape_fn(maps[1], value(3))];
+                bank.push(&maps).unwrap();
+            }
+            bank
+        };
+        let (whole, part) = (bank(all), bank(all / 3));
+        for (whole, part) in whole.levels.iter().zip(&part.levels) {
+            assert_eq!((whole.kept(), part.kept()), (whole.cells(), whole.cells() / 3));
+            assert_eq!(whole.statistics(), part.statistics());
+            let mut times = vec![0; part.cells()];
+            for picture in 0..12 {
+                for slot in 0..part.kept() {
+                    let cell = part.kept_cell(picture, slot);
+                    times[cell] += 1;
+                    let (mut kept, mut expected) = (Vec::new(), Vec::new());
+                    part.cell(picture, slot, &mut kept).unwrap();
+                    whole.cell(picture, cell, &mut expected).unwrap();
+                    assert_eq!(kept, expected);
+                }
+            }
+            assert!(times.iter().all(|&n| n == 4), "{times:?}");
+        }
+        assert_eq!(part.levels[0].order, bank(all / 3).levels[0].order);
     }
 }

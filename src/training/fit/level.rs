@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::loss::{LossSettings, LossTerms, loss};
 use super::{Adam, CellSampler, PictureCells, Sampler, Schedule};
-use crate::training::features::LevelBank;
+use crate::training::features::{FeatureFileError, LevelBank};
 use crate::training::flow::{Flow, FlowShape, Pass, Pixels};
 use crate::training::settings::Settings;
 
@@ -26,6 +26,9 @@ pub enum FitError {
         /// Highest learning rate.
         peak: f32,
     },
+    /// The features.
+    #[error(transparent)]
+    Features(#[from] FeatureFileError),
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
@@ -47,7 +50,7 @@ pub struct StepReport {
 /// What one level knows of defects.
 #[derive(Debug)]
 pub struct DefectCells<'a> {
-    /// Features of the defect pictures.
+    /// Features of the defect pictures, every cell.
     pub bank: &'a LevelBank,
     /// Abnormal cells of defects as they are.
     pub real: Vec<PictureCells>,
@@ -73,6 +76,8 @@ pub struct LevelFit {
     beside_pixels: usize,
     step: usize,
     normals: Sampler,
+    /// Row and column of every cell of a map.
+    map: Vec<[u16; 2]>,
     features: Vec<f32>,
     places: Vec<[u16; 2]>,
     abnormal: Vec<bool>,
@@ -80,17 +85,17 @@ pub struct LevelFit {
 }
 
 impl LevelFit {
-    /// A fresh flow for a level's training normals.
-    pub fn new(level: usize, bank: &LevelBank, settings: &Settings) -> Self {
+    /// The fit of a level to its training normals, of a fresh flow or, where given, of one that is
+    /// trained already and of the shape that [`FlowShape::of`] gives.
+    pub fn new(level: usize, bank: &LevelBank, settings: &Settings, start: Option<&Flow>) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
         rng.set_stream(1 + level as u64);
-        let hidden = settings.hidden_width.unwrap_or(FlowShape::paper_hidden(bank.channels));
-        let shape = FlowShape { channels: bank.channels, blocks: settings.blocks, hidden };
-        let pixels = bank.pictures() * bank.cells();
-        let steps = settings.steps.unwrap_or((200 * pixels).div_ceil(settings.batch_pixels));
+        let shape = FlowShape::of(bank.channels, settings);
+        let pixels = bank.pictures() * bank.kept();
+        let steps = settings.steps.unwrap_or((settings.passes * pixels).div_ceil(settings.batch_pixels));
         Self {
             level,
-            flow: Flow::new(shape, &mut rng),
+            flow: start.cloned().unwrap_or_else(|| Flow::new(shape, &mut rng)),
             pass: Pass::new(shape, bank.rows, bank.columns, settings.threads),
             adam: Adam::new(shape.parameter_count()),
             rng,
@@ -110,6 +115,7 @@ impl LevelFit {
             beside_pixels: settings.beside_pixels,
             step: 0,
             normals: Sampler::new(pixels),
+            map: bank.places(),
             features: Vec::new(),
             places: Vec::new(),
             abnormal: Vec::new(),
@@ -126,7 +132,7 @@ impl LevelFit {
     /// lies beside them.
     ///
     /// # Errors
-    /// [`FitError`]: a term is not a number, or `observe` said to stop.
+    /// [`FitError`]: a term is not a number, features cannot be read, or `observe` said to stop.
     pub fn run(
         &mut self,
         until: usize,
@@ -148,16 +154,16 @@ impl LevelFit {
                 let Some(DefectCells { bank, .. }) = defects else { break };
                 for _ in 0..if *abnormal { self.abnormal_pixels / kinds } else { self.beside_pixels } {
                     let Some((picture, cell)) = list.draw(&mut self.rng) else { break };
-                    self.features.extend_from_slice(bank.cell(picture, cell));
+                    bank.cell(picture, cell, &mut self.features)?;
                     self.places.push(bank.place(cell));
                     self.abnormal.push(*abnormal);
                 }
             }
             while self.places.len() < self.batch_pixels {
                 let Some(i) = self.normals.draw(&mut self.rng) else { break };
-                let (picture, cell) = (i / normals.cells(), i % normals.cells());
-                self.features.extend_from_slice(normals.cell(picture, cell));
-                self.places.push(normals.place(cell));
+                let (picture, slot) = (i / normals.kept(), i % normals.kept());
+                normals.cell(picture, slot, &mut self.features)?;
+                self.places.push(normals.place(normals.kept_cell(picture, slot)));
                 self.abnormal.push(false);
             }
             let report = self.take_step();
@@ -181,9 +187,43 @@ impl LevelFit {
         StepReport { level: self.level, step: self.step, terms, rate }
     }
 
-    /// Log-likelihood map of one picture of a bank, `[cell]`, nats per feature dimension.
-    pub fn log_likelihood(&mut self, bank: &LevelBank, picture: usize) -> Vec<f32> {
-        let places = bank.places();
-        self.pass.log_likelihood(&self.flow, Pixels { features: bank.picture(picture), places: &places }).to_vec()
+    /// Log-likelihood map of one picture, `[cell]`, nats per feature dimension, from its
+    /// standardised features of every cell, `[cell, C]`.
+    pub fn log_likelihood(&mut self, features: &[f32]) -> Vec<f32> {
+        self.pass.log_likelihood(&self.flow, Pixels { features, places: &self.map }).to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+
+    use super::*;
+    use crate::config::Preset;
+    use crate::training::features::pooled;
+
+    #[test]
+    fn features_in_half_precision_hardly_change_a_log_likelihood() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let value = |(_, _, k): (usize, usize, usize)| (rand::RngExt::random::<f32>(&mut rng) - 0.3) * (k + 1) as f32;
+        let map = Array3::from_shape_fn((8, 8, 12), value);
+        let mut bank = LevelBank::new(8, 8, 12);
+        bank.push(&map, 3).unwrap();
+        let statistics = bank.statistics();
+        bank.standardise(&statistics);
+        let settings = Settings {
+            steps: Some(60),
+            batch_pixels: 64,
+            hidden_width: Some(16),
+            threads: 1,
+            ..Settings::preset(Preset::Fast)
+        };
+        let mut fit = LevelFit::new(0, &bank, &settings, None);
+        fit.run(60, &bank, None, &mut |_| Ok(())).unwrap();
+        let mut exact = pooled(&map, 3);
+        statistics.standardise(&mut exact);
+        let (exact, half) = (fit.log_likelihood(&exact), fit.log_likelihood(&bank.picture(0).unwrap()));
+        let largest = exact.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest > 0.0 && largest < 5e-3, "{largest}");
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use rand::{Rng, RngExt};
 
 use super::CONDITION_LENGTH;
+use crate::training::settings::Settings;
 
 /// Clamp of the coupling's log-scale: `s = CLAMP * tanh(..)` (FrEIA `affine_clamping`).
 pub(super) const CLAMP: f32 = 1.9;
@@ -58,6 +59,12 @@ impl FlowShape {
     /// The authors' hidden width for C channels: twice the input of the coupling network.
     pub fn paper_hidden(channels: usize) -> usize {
         2 * (channels - channels / 2 + CONDITION_LENGTH)
+    }
+
+    /// The shape that the settings give a level of C channels.
+    pub fn of(channels: usize, settings: &Settings) -> Self {
+        let hidden = settings.hidden_width.unwrap_or(Self::paper_hidden(channels));
+        Self { channels, blocks: settings.blocks, hidden }
     }
 
     /// Channels that pass a block unchanged and steer the others: `C - C/2`.

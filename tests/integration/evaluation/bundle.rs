@@ -92,6 +92,8 @@ fn manifest(known_defects: Vec<UsedDefect>) -> Manifest {
             normals: vec!["train/good/0.png".into(), "test/good/seen.png".into()],
             export_difference: 0.0,
             phases: Vec::new(),
+            started_from: None,
+            fitted_before: Vec::new(),
             peak_memory_mib: 1.0,
         },
         files: BTreeMap::new(),
