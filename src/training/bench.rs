@@ -49,7 +49,7 @@ pub fn training_step(threads: usize, steps: usize) -> Result<Vec<StepCost>, FitE
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut bank = LevelBank::new(side, side, channels);
         for _ in 0..PICTURES.max(PIXELS / (side * side)) {
-            bank.push(&Array3::from_shape_simple_fn((side, side, channels), || rng.random_range(-1.7..1.7)), 1);
+            bank.push(&Array3::from_shape_simple_fn((side, side, channels), || rng.random_range(-1.7..1.7)), 1)?;
         }
         let shape = FlowShape { channels, blocks: 8, hidden: FlowShape::paper_hidden(channels) };
         let inner = shape.first() * shape.hidden + shape.hidden * 2 * shape.second() + channels * channels;
@@ -64,7 +64,7 @@ pub fn training_step(threads: usize, steps: usize) -> Result<Vec<StepCost>, FitE
                 steps: Some(steps + 1),
                 ..Settings::preset(Preset::Standard)
             };
-            let mut fit = LevelFit::new(0, &bank, &settings);
+            let mut fit = LevelFit::new(0, &bank, &settings, None);
             let mut fastest = f64::INFINITY;
             let mut last = None;
             fit.run(usize::MAX, &bank, None, &mut |_: StepReport| {

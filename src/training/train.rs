@@ -231,6 +231,9 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
             flow: fit.flow.clone(),
         })
         .collect();
+    let sources = normal_bank.sources.clone();
+    // The exported model needs memory, too; the features have done their part.
+    drop((normal_bank, defect_bank));
     let flows_file = writer.path().join(FLOWS_FILE);
     write_flows(&flows_file, &trained).map_err(|source| BundleError::Io {
         path: flows_file,
@@ -272,7 +275,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let maps = finish::score_all(&mut model, &held_out_pictures, progress)?;
     let compared = held_out_pictures.get(0..finish::COMPARED.min(held_out.len()))?;
     let compared: Vec<&Picture> = compared.iter().map(AsRef::as_ref).collect();
-    let exact = exact_features(&mut extractor, &compared, &normal_bank.sources, &statistics)?;
+    let exact = exact_features(&mut extractor, &compared, &sources, &statistics)?;
     manifest.provenance.export_difference = finish::compare(&mut fits, &exact, &maps, writer.path())?;
     let area_pictures: Vec<Picture> = if known.len() >= ENOUGH_DEFECTS {
         known.iter().map(|d| d.picture.clone()).collect()

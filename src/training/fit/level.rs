@@ -173,6 +173,8 @@ impl LevelFit {
             }
             observe(report)?;
         }
+        // Levels are fitted one after the other: their tapes need not stand side by side.
+        self.pass.release();
         Ok(())
     }
 

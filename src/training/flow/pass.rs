@@ -75,6 +75,11 @@ impl Pass {
         &self.log_likelihoods
     }
 
+    /// Gives back the memory that grew with the pixels of a pass; the next one takes it anew.
+    pub fn release(&mut self) {
+        self.tape = Vec::new();
+    }
+
     fn run_forward(&mut self, flow: &Flow, pixels: Pixels<'_>, keep: bool) {
         assert_eq!(flow.shape, self.shape, "the flow has another shape");
         let (n, channels) = (pixels.places.len(), self.shape.channels);
