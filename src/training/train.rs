@@ -14,12 +14,15 @@ use super::export::{ExportError, export_model};
 use super::fit::{FitError, LevelFit, StepReport};
 use super::gather::{check, empty_bank, extract, load};
 use super::progress::Progress;
+use super::proposal::{Proposal, ProposalError};
 use super::settings::Settings;
+use super::synthesis::turned_copies;
 use super::{finish, flow};
 use crate::bundle::{
     BUNDLE_SCHEMA_VERSION, Bundle, BundleError, BundleWriter, METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest,
     Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
 };
+use crate::config::Orientation;
 use crate::inspection::Picture;
 use crate::scoring::{FeatureExtractor, Provider, ScoringError, SessionOptions};
 
@@ -27,6 +30,9 @@ use crate::scoring::{FeatureExtractor, Provider, ScoringError, SessionOptions};
 const AREA_PICTURES: usize = 32;
 /// From so many known defects on, they choose the minimum area themselves.
 const ENOUGH_DEFECTS: usize = 5;
+
+/// Turned copies of each training normal where parts lie in any orientation.
+const TURNED_COPIES: usize = 2;
 
 /// What to train, and where to.
 #[derive(Debug, Clone)]
@@ -54,6 +60,9 @@ pub enum TrainError {
     /// The data set.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// No size could be proposed.
+    #[error(transparent)]
+    Proposal(#[from] ProposalError),
     /// A picture does not fit the model.
     #[error("picture {} cannot be brought to model size", path.display())]
     Picture {
@@ -119,11 +128,17 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     if settings.defects > 0 {
         chosen.extend(choose_known_defects(&dataset.test_defects(), settings.defects, settings.seed)?);
     }
+    let proposal = Proposal::of(&dataset, &chosen, settings.region_of_interest)?;
+    let settings = &proposal.settle(settings, progress);
     let preprocessing = Preprocessing { size: settings.size, region_of_interest: settings.region_of_interest };
     let used: Vec<&Sample> = normals.iter().chain(&held_out).chain(&chosen).collect();
     progress.phase("reading pictures", used.len() as u64);
     let training_set_sha256 = Dataset::digest(&used)?;
-    let normal_pictures = pictures(&normals, &preprocessing, progress, stop)?;
+    let mut normal_pictures = pictures(&normals, &preprocessing, progress, stop)?;
+    if settings.orientation == Orientation::Any {
+        let turned = turned_copies(&normal_pictures, TURNED_COPIES, proposal.stretch(settings.size), &mut rng);
+        normal_pictures.extend(turned);
+    }
     let held_out_pictures = pictures(&held_out, &preprocessing, progress, stop)?;
     let mut known = known_defects(chosen, &preprocessing, progress, stop)?;
 
