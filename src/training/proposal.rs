@@ -14,6 +14,8 @@ use crate::inspection::{Mask, Rectangle, Size};
 const CELL: f64 = 4.0;
 /// Width that all but the smallest tenth of the defects should have, model pixels.
 const WANTED: f64 = 2.0 * CELL;
+/// The size without any choice.
+const DEFAULT: Size = Size { width: 256, height: 256 };
 /// Cost 1: pixels of the default size.
 const UNIT: f64 = 256.0 * 256.0;
 /// Highest cost that is proposed.
@@ -86,7 +88,7 @@ impl Proposal {
     /// them has a mask, every defect of the set that has one is measured in their place.
     ///
     /// # Errors
-    /// [`ProposalError`]: no size fits the pictures, or one cannot be read.
+    /// [`ProposalError`]: a picture or mask cannot be read, or the region leaves one.
     pub fn of(dataset: &Dataset, known: &[Sample], region: Option<Rectangle>) -> Result<Self, ProposalError> {
         let cut = |size: Size, name: &str| match region {
             Some(region) if !region.fits(size) => {
@@ -115,49 +117,47 @@ impl Proposal {
             let seen = region.unwrap_or(Rectangle { x: 0, y: 0, width: size.width, height: size.height });
             defects.extend(largest_width(&mask, seen).map(|width| DefectWidth { width, source }));
         }
-        Self::from_sizes(&sources, defects)
+        Ok(Self::from_sizes(&sources, defects))
     }
 
     /// Proposes a size from what was measured: the smallest one in the sources' median aspect, from
     /// about the area of 256x256 on, in which nine tenths of the defects are two cells wide; at
     /// most 16 times that area and, unless it is smaller than 256x256, at most the source.
-    ///
-    /// # Errors
-    /// [`ProposalError::Aspect`].
-    pub fn from_sizes(sources: &[Size], defects: Vec<DefectWidth>) -> Result<Self, ProposalError> {
+    /// An aspect beyond 32 to 1 is not kept, see [`Proposal::settle`].
+    pub fn from_sizes(sources: &[Size], defects: Vec<DefectWidth>) -> Self {
         let mut sorted = sources.to_vec();
-        let aspect = |size: &Size| size.width as f64 / size.height as f64;
-        sorted.sort_by(|a, b| aspect(a).total_cmp(&aspect(b)).then(a.width.cmp(&b.width)));
-        let source = sorted.get(sorted.len() / 2).copied().unwrap_or(Size { width: 256, height: 256 });
-        if aspect(&source).max(1.0 / aspect(&source)) > LONGEST_ASPECT {
-            return Err(ProposalError::Aspect { source_size: source });
-        }
+        sorted.sort_by(|a, b| aspect(*a).total_cmp(&aspect(*b)).then(a.width.cmp(&b.width)));
+        let source = sorted.get(sorted.len() / 2).copied().unwrap_or(DEFAULT);
         let sizes = sizes_in_aspect(source);
         // By the ratio, not the difference: half and double are equally far.
         let nearest = |a: &Size| (cost(*a).ln()).abs();
-        let Some(floor) = sizes.iter().copied().min_by(|a, b| nearest(a).total_cmp(&nearest(b))) else {
-            return Err(ProposalError::Aspect { source_size: source });
-        };
+        let floor = sizes.iter().copied().min_by(|a, b| nearest(a).total_cmp(&nearest(b))).unwrap_or(DEFAULT);
         let inside = |size: &Size| size.width <= source.width && size.height <= source.height;
         let candidates = || sizes.iter().copied().filter(|size| cost(*size) >= cost(floor));
         let seen = |size: Size| too_narrow(&defects, size, WANTED) * 10 <= defects.len();
-        let within = candidates().filter(|size| inside(size));
-        let asked = within.clone().find(|&size| seen(size)).or_else(|| within.last()).unwrap_or(floor);
-        let size = candidates().filter(|&size| cost(size) <= BUDGET.min(cost(asked))).last().unwrap_or(floor);
-        Ok(Self { size, source, defects, beyond_budget: (asked != size).then_some(asked) })
+        let mut within = candidates().filter(|size| inside(size));
+        let asked = within.clone().find(|&size| seen(size)).or_else(|| within.next_back()).unwrap_or(floor);
+        let size = candidates().rfind(|&size| cost(size) <= BUDGET.min(cost(asked))).unwrap_or(floor);
+        Self { size, source, defects, beyond_budget: (asked != size).then_some(asked) }
     }
 
     /// Settings with the size that will be used: the proposed one where it was left to the program,
     /// else their own, with a warning where known defects are lost in it.
-    pub fn settle(&self, settings: &Settings, progress: &dyn Progress) -> Settings {
+    ///
+    /// # Errors
+    /// [`ProposalError::Aspect`] where a size was left to the program and none keeps the aspect.
+    pub fn settle(&self, settings: &Settings, progress: &dyn Progress) -> Result<Settings, ProposalError> {
         if settings.auto_size {
+            if !has_sizes(self.source) {
+                return Err(ProposalError::Aspect { source_size: self.source });
+            }
             progress.tell(&self.reason());
-            return Settings { size: self.size, ..settings.clone() };
+            return Ok(Settings { size: self.size, ..settings.clone() });
         }
         if let Some(warning) = self.warning(settings.size) {
             progress.warn(&warning);
         }
-        settings.clone()
+        Ok(settings.clone())
     }
 
     /// Why this size, and what it costs.
@@ -200,7 +200,8 @@ impl Proposal {
     /// the proposal is no better.
     pub fn warning(&self, size: Size) -> Option<String> {
         let lost = too_narrow(&self.defects, size, CELL);
-        (lost > too_narrow(&self.defects, self.size, CELL)).then(|| {
+        let better = has_sizes(self.source) && lost > too_narrow(&self.defects, self.size, CELL);
+        better.then(|| {
             format!(
                 "{lost} of {} defects with masks are less than {CELL} pixels, a cell of the finest level, wide at {size}: --image-size auto would take {}, about {:.1} times the cost",
                 self.defects.len(),
@@ -215,6 +216,16 @@ impl Proposal {
         let ground = |source: usize, model: usize| source as f32 / model as f32;
         ground(self.source.width, size.width) / ground(self.source.height, size.height)
     }
+}
+
+/// Width by height.
+fn aspect(size: Size) -> f64 {
+    size.width as f64 / size.height as f64
+}
+
+/// Whether a model size can keep a source's aspect.
+fn has_sizes(source: Size) -> bool {
+    aspect(source).max(1.0 / aspect(source)) <= LONGEST_ASPECT
 }
 
 /// Features and scoring of a size as a multiple of 256x256's.
@@ -281,6 +292,7 @@ fn largest_width(mask: &Mask, seen: Rectangle) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::Silent;
 
     fn size(width: usize, height: usize) -> Size {
         Size { width, height }
@@ -288,7 +300,7 @@ mod tests {
 
     fn proposal(source: Size, widths: &[f64]) -> Proposal {
         let defects = widths.iter().map(|&width| DefectWidth { width, source }).collect();
-        Proposal::from_sizes(&[source; 3], defects).unwrap()
+        Proposal::from_sizes(&[source; 3], defects)
     }
 
     #[test]
@@ -331,10 +343,15 @@ mod tests {
     }
 
     #[test]
-    fn an_aspect_that_no_size_keeps_is_an_error() {
-        let error = Proposal::from_sizes(&[size(9000, 64)], vec![]).unwrap_err().to_string();
+    fn an_aspect_that_no_size_keeps_is_an_error_only_where_a_size_was_left_to_the_program() {
+        let settings = Settings::preset(crate::config::Preset::Fast);
+        let auto = Settings { auto_size: true, ..settings.clone() };
+        let long = proposal(size(9000, 64), &[2.0; 3]);
+        let error = long.settle(&auto, &Silent).unwrap_err().to_string();
         assert!(error.contains("9000x64") && error.contains("--region"), "{error}");
-        assert_eq!(Proposal::from_sizes(&[size(3200, 100)], vec![]).unwrap().size.height, 48);
+        assert_eq!(long.settle(&settings, &Silent).unwrap(), settings);
+        assert_eq!(long.warning(settings.size), None);
+        assert_eq!(proposal(size(3200, 100), &[]).settle(&auto, &Silent).unwrap().size, size(1360, 48));
     }
 
     #[test]

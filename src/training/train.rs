@@ -129,7 +129,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         chosen.extend(choose_known_defects(&dataset.test_defects(), settings.defects, settings.seed)?);
     }
     let proposal = Proposal::of(&dataset, &chosen, settings.region_of_interest)?;
-    let settings = &proposal.settle(settings, progress);
+    let settings = &proposal.settle(settings, progress)?;
     let preprocessing = Preprocessing { size: settings.size, region_of_interest: settings.region_of_interest };
     let used: Vec<&Sample> = normals.iter().chain(&held_out).chain(&chosen).collect();
     progress.phase("reading pictures", used.len() as u64);
