@@ -134,3 +134,14 @@ fn parts_of_any_orientation_train_and_export_like_others() {
     assert_eq!(provenance.settings["orientation"], "any");
     assert!(provenance.training_images < 16, "turned copies are not counted as pictures");
 }
+
+#[test]
+fn a_frame_of_more_cells_than_are_folded_at_load_is_exported_as_it_was_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    write_frames(folder.path(), 12);
+    let mut options = options(folder.path());
+    options.settings.size = FRAME;
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    assert!(bundle.manifest.levels[0].rows * bundle.manifest.levels[0].columns > 8192);
+    assert!(bundle.manifest.provenance.export_difference < 1e-3);
+}
