@@ -75,6 +75,14 @@ impl Progress for Bars {
         }
     }
 
+    fn tell(&self, text: &str) {
+        if self.terminal {
+            self.bar.borrow().println(text);
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
     fn warn(&self, text: &str) {
         if self.terminal {
             self.bar.borrow().println(format!("warning: {text}"));

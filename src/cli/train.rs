@@ -10,8 +10,8 @@ use clap::ValueEnum;
 
 use super::progress::Bars;
 use crate::bundle::Bundle;
-use crate::config::{Preset, TrainingConfig, parse_size};
-use crate::inspection::{Rectangle, Size};
+use crate::config::{ImageSize, Orientation, Preset, TrainingConfig, parse_image_size};
+use crate::inspection::Rectangle;
 use crate::scoring;
 use crate::training::settings::Settings;
 use crate::training::{TrainOptions, train};
@@ -64,9 +64,15 @@ pub(super) struct Arguments {
     /// Which pictures show the same part (columns path,group): groups are never split
     #[arg(long, value_name = "FILE.csv")]
     groups: Option<PathBuf>,
-    /// Model input size: one number for a square, or WxH; multiples of 16
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    image_size: Option<Size>,
+    /// Model input size: one number for a square, or WxH, multiples of 16; auto keeps the pictures'
+    /// aspect and takes a size at which known defects are two cells wide, up to 16 times the cost
+    /// of 256x256
+    #[arg(long, value_name = "SIZE", value_parser = parse_image_size)]
+    image_size: Option<ImageSize>,
+    /// How parts lie before the camera; any trains on turned copies, too, and makes what is normal
+    /// independent of the place in the picture. Not found out by itself
+    #[arg(long, value_enum)]
+    orientation: Option<OrientationName>,
     /// Region of interest in pixels of the full pictures
     #[arg(long, value_name = "X,Y,W,H", value_parser = parse_region)]
     region: Option<Rectangle>,
@@ -99,6 +105,23 @@ enum PresetName {
     Standard,
     /// The authors' schedule: 200 passes over every pixel; hours
     Paper,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OrientationName {
+    /// Always alike (the default)
+    Fixed,
+    /// Turned by any angle
+    Any,
+}
+
+impl From<OrientationName> for Orientation {
+    fn from(name: OrientationName) -> Self {
+        match name {
+            OrientationName::Fixed => Self::Fixed,
+            OrientationName::Any => Self::Any,
+        }
+    }
 }
 
 impl From<PresetName> for Preset {
@@ -157,6 +180,7 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     config.preset = arguments.preset.map(Preset::from).or(config.preset);
     config.defects = arguments.defects.or(config.defects);
     config.image_size = arguments.image_size.or(config.image_size);
+    config.orientation = arguments.orientation.map(Orientation::from).or(config.orientation);
     config.seed = arguments.seed.or(config.seed);
     config.threads = arguments.threads.or(config.threads);
     config.steps = arguments.steps.or(config.steps);

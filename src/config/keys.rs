@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Pipeline,
     /// An IP address and port of this machine alone.
     Listen,
-    /// A picture size: a whole number (square) or `"WIDTHxHEIGHT"`.
+    /// A picture size: a whole number (square) `"WIDTHxHEIGHT"` or `"auto"`.
     Size,
     /// One of some words.
     Choice(&'static [&'static str]),
@@ -169,6 +169,7 @@ const RETRAIN: &[Key] = &[
 pub(super) const TRAINING: &[Key] = &[
     may("preset", Kind::Choice(&["fast", "standard", "paper"])),
     may("image_size", Kind::Size),
+    may("orientation", Kind::Choice(&["fixed", "any"])),
     may("defects", Kind::Integer(0, 10_000)),
     may("seed", Kind::Integer(0, i64::MAX)),
     may("threads", Kind::Integer(0, 256)),

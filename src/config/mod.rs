@@ -19,7 +19,7 @@ pub use model::{
     Retrain, Station, Tls,
 };
 pub use problem::{ConfigError, Problem};
-pub use training::{Preset, TrainingConfig, parse_size};
+pub use training::{ImageSize, Orientation, Preset, TrainingConfig, parse_image_size};
 
 impl Config {
     /// Reads and checks a configuration file, with what the environment sets

@@ -31,15 +31,47 @@ impl Preset {
     }
 }
 
+/// The model's input size as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageSize {
+    /// This size; each side a multiple of 16, 32 to 4096.
+    Fixed(Size),
+    /// A size that fits the pictures and their known defects, chosen when training starts.
+    Auto,
+}
+
+impl std::fmt::Display for ImageSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(size) => size.fmt(f),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// How parts lie before the camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Orientation {
+    /// Always alike: what is normal may depend on the place in the picture.
+    #[default]
+    Fixed,
+    /// Turned by any angle: what is normal is the same everywhere in the picture.
+    Any,
+}
+
 /// Everything that `linegate train --config` reads. A key that is absent leaves the preset's value.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingConfig {
     /// Starting point.
     pub preset: Option<Preset>,
-    /// Model input size: a whole number (square) or `"WIDTHxHEIGHT"`; each a multiple of 16, 32 to 4096.
+    /// Model input size: a whole number (square) or `"WIDTHxHEIGHT"`; each a multiple of 16, 32 to
+    /// 4096; `"auto"` fits it to the pictures and their known defects.
     #[serde(deserialize_with = "size", serialize_with = "size_text")]
-    pub image_size: Option<Size>,
+    pub image_size: Option<ImageSize>,
+    /// How parts lie before the camera.
+    pub orientation: Option<Orientation>,
     /// Known defects used, 0 to 10000.
     pub defects: Option<usize>,
     /// Seed of every random choice.
@@ -101,12 +133,17 @@ impl TrainingConfig {
     }
 }
 
-/// Reads a picture size as it is typed: `256` or `320x256`.
+/// Reads a model's input size as it is typed: `256`, `320x256` or `auto`.
 ///
 /// # Errors
 /// Says what is wrong with the text.
-pub fn parse_size(text: &str) -> Result<Size, String> {
-    let side = |text: &str| text.trim().parse::<usize>().map_err(|_| format!("`{text}` is not a number of pixels"));
+pub fn parse_image_size(text: &str) -> Result<ImageSize, String> {
+    if text.trim() == "auto" {
+        return Ok(ImageSize::Auto);
+    }
+    let side = |text: &str| {
+        text.trim().parse::<usize>().map_err(|_| format!("`{text}` is neither a number of pixels nor `auto`"))
+    };
     let size = match text.split_once('x') {
         Some((width, height)) => Size { width: side(width)?, height: side(height)? },
         None => {
@@ -119,27 +156,27 @@ pub fn parse_size(text: &str) -> Result<Size, String> {
             return Err(format!("{size} cannot be a model's size: each side must be a multiple of 16, 32 to 4096"));
         }
     }
-    Ok(size)
+    Ok(ImageSize::Fixed(size))
 }
 
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Size>, D::Error> {
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ImageSize>, D::Error> {
     struct Typed;
     impl Visitor<'_> for Typed {
-        type Value = Size;
+        type Value = ImageSize;
         fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-            f.write_str("a number of pixels or \"WIDTHxHEIGHT\"")
+            f.write_str("a number of pixels, \"WIDTHxHEIGHT\" or \"auto\"")
         }
-        fn visit_i64<E: de::Error>(self, side: i64) -> Result<Size, E> {
+        fn visit_i64<E: de::Error>(self, side: i64) -> Result<ImageSize, E> {
             self.visit_str(&side.to_string())
         }
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
-            parse_size(text).map_err(E::custom)
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<ImageSize, E> {
+            parse_image_size(text).map_err(E::custom)
         }
     }
     deserializer.deserialize_any(Typed).map(Some)
 }
 
 #[expect(clippy::ref_option, reason = "serde's serialize_with gives a reference to the field")]
-fn size_text<S: Serializer>(size: &Option<Size>, serializer: S) -> Result<S::Ok, S::Error> {
+fn size_text<S: Serializer>(size: &Option<ImageSize>, serializer: S) -> Result<S::Ok, S::Error> {
     size.map(|size| size.to_string()).serialize(serializer)
 }

@@ -3,7 +3,7 @@
 use super::document::{Data, Node, Sources};
 use super::keys::{Key, Kind, Limit, MAX_LIST, MAX_TEXT, TAG};
 use super::problem::{Problem, nearest};
-use super::training::parse_size;
+use super::training::parse_image_size;
 
 /// Checks trees and collects problems.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl<'a> Walk<'a> {
                     Data::Text(text) => text.clone(),
                     _ => return self.wrong_type(node, path, &wanted(kind)),
                 };
-                if let Err(problem) = parse_size(&text) {
+                if let Err(problem) = parse_image_size(&text) {
                     self.report(node, format!("`{path}`: {problem}"), None);
                 }
             }
@@ -252,7 +252,7 @@ fn wanted(kind: Kind) -> String {
         Kind::Name => "a name of letters, digits, `-`, `_` and `.`".into(),
         Kind::Pipeline => "a pipeline's name or the path of a .launch file, in quotes".into(),
         Kind::Listen => "a loopback address with a port, such as \"127.0.0.1:1883\"".into(),
-        Kind::Size => "a number of pixels or \"WIDTHxHEIGHT\"".into(),
+        Kind::Size => "a number of pixels, \"WIDTHxHEIGHT\" or \"auto\"".into(),
         Kind::Choice(words) => format!("one of {}", words.join(", ")),
         Kind::List(..) => "a list".into(),
         Kind::Table(_) | Kind::Tagged(_) | Kind::Free => "a table".into(),

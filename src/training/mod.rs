@@ -13,6 +13,7 @@ pub mod fit;
 pub mod flow;
 mod gather;
 mod progress;
+pub mod proposal;
 pub mod settings;
 pub mod synthesis;
 mod train;

@@ -6,6 +6,8 @@ pub trait Progress {
     fn phase(&self, name: &str, total: u64);
     /// `done` units of the phase are done; `note` says how it goes.
     fn advance(&self, done: u64, note: &str);
+    /// What was chosen, and why; said once.
+    fn tell(&self, _text: &str) {}
     /// Something a person must know.
     fn warn(&self, text: &str);
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Evidence;
-use crate::config::{Preset, TrainingConfig};
+use crate::config::{ImageSize, Orientation, Preset, TrainingConfig};
 use crate::inspection::{Rectangle, Size};
 
 /// Every setting of training.
@@ -14,6 +14,12 @@ pub struct Settings {
     pub preset: Preset,
     /// Model input size, multiples of 16.
     pub size: Size,
+    /// Whether training chooses `size` by the pictures; afterwards `size` is what was chosen.
+    #[serde(default)]
+    pub auto_size: bool,
+    /// How parts lie before the camera.
+    #[serde(default)]
+    pub orientation: Orientation,
     /// Region of interest in pixels of the full pictures; none is the whole picture.
     pub region_of_interest: Option<Rectangle>,
     /// Known defects taken from the data set's test folders.
@@ -88,6 +94,8 @@ impl Settings {
         let standard = Self {
             preset,
             size: Size { width: 256, height: 256 },
+            auto_size: false,
+            orientation: Orientation::Fixed,
             region_of_interest: None,
             defects: 0,
             seed: 0,
@@ -152,7 +160,12 @@ impl Settings {
             abnormal_pixels: share(preset.abnormal_pixels),
             beside_pixels: config.beside_pixels.unwrap_or_else(|| share(preset.beside_pixels)),
             ceiling: config.ceiling.map_or(preset.ceiling, |v| (v > 0.0).then_some(v as f32)),
-            size: config.image_size.unwrap_or(preset.size),
+            size: match config.image_size {
+                Some(ImageSize::Fixed(size)) => size,
+                Some(ImageSize::Auto) | None => preset.size,
+            },
+            auto_size: config.image_size == Some(ImageSize::Auto),
+            orientation: config.orientation.unwrap_or(preset.orientation),
             defects: config.defects.unwrap_or(preset.defects),
             seed: config.seed.unwrap_or(preset.seed),
             threads: config.threads.filter(|&threads| threads > 0).unwrap_or(preset.threads),

@@ -17,12 +17,15 @@ use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{Flow, FlowShape};
 use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, sources};
 use super::progress::Progress;
+use super::proposal::{Proposal, ProposalError};
 use super::settings::Settings;
+use super::synthesis::turned_copies;
 use super::warm::{TrainedLevel, WarmStart, WarmStartError, write_flows};
 use crate::bundle::{
     BUNDLE_SCHEMA_VERSION, Bundle, BundleError, BundleWriter, FLOWS_FILE, METADATA_NAME, METADATA_VERSION, MODEL_FILE,
     Manifest, Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
 };
+use crate::config::Orientation;
 use crate::inspection::Picture;
 use crate::scoring::{FeatureExtractor, Provider, ScoringError, SessionOptions};
 
@@ -32,6 +35,9 @@ const AREA_PICTURES: usize = 32;
 const USUAL_PICTURES: usize = 32;
 /// From so many known defects on, they choose the minimum area themselves.
 const ENOUGH_DEFECTS: usize = 5;
+
+/// Turned copies of each training normal where parts lie in any orientation.
+const TURNED_COPIES: usize = 2;
 
 /// What to train, and where to.
 #[derive(Debug, Clone)]
@@ -62,6 +68,9 @@ pub enum TrainError {
     /// The data set.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// No size could be proposed.
+    #[error(transparent)]
+    Proposal(#[from] ProposalError),
     /// A picture does not fit the model.
     #[error("picture {} cannot be brought to model size", path.display())]
     Picture {
@@ -128,15 +137,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     for warning in dataset.warnings()? {
         progress.warn(&warning.to_string());
     }
-    let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
-    let mut extractor = FeatureExtractor::load(&options.backbone, settings.size, &session)?;
-    let backbone = sha256_file(&options.backbone)
-        .map_err(|source| TrainError::Unreadable { path: options.backbone.clone(), source })?;
-    let backbone = format!("{} {backbone}", extractor.spec().name);
     let start = options.from.as_deref().map(WarmStart::open).transpose()?;
-    if let Some(start) = &start {
-        start.check(&backbone, &shapes(&extractor, settings), settings)?;
-    }
     let fitted = start.as_ref().map(|start| start.fitted.clone()).unwrap_or_default();
     let (normals, held_out) = hold_out(&dataset.train_good(), settings.calibration_fraction, settings.seed, &fitted)?;
     dataset.require_types(&settings.unseen)?;
@@ -145,6 +146,16 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     if settings.defects > 0 {
         let candidates: Vec<&Sample> = dataset.test_defects().into_iter().filter(may_be_seen).collect();
         chosen.extend(choose_known_defects(&candidates, settings.defects, settings.seed)?);
+    }
+    let proposal = Proposal::of(&dataset, &chosen, settings.region_of_interest)?;
+    let settings = &proposal.settle(settings, progress)?;
+    let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
+    let mut extractor = FeatureExtractor::load(&options.backbone, settings.size, &session)?;
+    let backbone = sha256_file(&options.backbone)
+        .map_err(|source| TrainError::Unreadable { path: options.backbone.clone(), source })?;
+    let backbone = format!("{} {backbone}", extractor.spec().name);
+    if let Some(start) = &start {
+        start.check(&backbone, &shapes(&extractor, settings), settings)?;
     }
     let preprocessing = Preprocessing { size: settings.size, region_of_interest: settings.region_of_interest };
     let used: Vec<&Sample> = normals.iter().chain(&held_out).chain(&chosen).collect();
@@ -155,12 +166,17 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
 
     clock.start("features");
     let with_defects = !known.is_empty() || settings.synthetic;
-    let pictures =
-        (normals.len(), known.len() + if with_defects { settings.synthesised + settings.invented } else { 0 });
+    let copies = if settings.orientation == Orientation::Any { TURNED_COPIES } else { 0 };
+    let pictures = (
+        normals.len() * (1 + copies),
+        known.len() + if with_defects { settings.synthesised + settings.invented } else { 0 },
+    );
     let (mut normal_bank, mut defect_bank) = empty_banks(&extractor, pictures, settings, writer.path(), progress)?;
     progress.phase("backbone features", normals.len() as u64);
     let normal_pictures = Pictures::read(&normals, preprocessing, settings.seed, progress, stop, &mut |batch| {
-        extract(&mut extractor, &batch.iter().collect::<Vec<_>>(), &mut normal_bank, stop)
+        extract(&mut extractor, &batch.iter().collect::<Vec<_>>(), &mut normal_bank, stop)?;
+        let turned = turned_copies(batch, copies, proposal.stretch(settings.size), &mut rng);
+        extract(&mut extractor, &turned.iter().collect::<Vec<_>>(), &mut normal_bank, stop)
     })?;
     extract(&mut extractor, &known.iter().map(|d| &d.picture).collect::<Vec<_>>(), &mut defect_bank, stop)?;
     // Flows that are trained already know features as they were standardised then.

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use linegate::config::{Broker, Config, ConfigError, TrainingConfig};
+use linegate::config::{Broker, Config, ConfigError, Orientation, TrainingConfig};
+use linegate::training::settings::Settings;
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
@@ -193,6 +194,17 @@ fn a_missing_and_an_oversized_file_are_errors_of_their_own() {
     let (_folder, file) = write("#".repeat((1 << 20) + 1));
     let large = Config::load(&file);
     assert!(matches!(large, Err(ConfigError::TooLarge { limit: 1_048_576, .. })), "{large:?}");
+}
+
+#[test]
+fn a_training_may_leave_the_size_to_the_pictures_and_take_parts_as_they_lie() {
+    let (_folder, file) = write("image_size = \"auto\"\norientation = \"any\"\n");
+    let settings = Settings::from_config(&TrainingConfig::load(&file).unwrap());
+    assert!(settings.auto_size);
+    assert_eq!(settings.orientation, Orientation::Any);
+    let (_folder, file) = write("image_size = \"automatic\"\norientation = \"turned\"\n");
+    let error = TrainingConfig::load(&file).unwrap_err().to_string();
+    assert!(error.contains("neither a number of pixels nor `auto`") && error.contains("fixed, any"), "{error}");
 }
 
 #[test]

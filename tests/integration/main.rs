@@ -14,6 +14,7 @@ mod evaluation;
 mod export;
 mod fences;
 mod flow;
+mod frames;
 mod night;
 mod outbox;
 mod publishing;

@@ -188,7 +188,7 @@ fn settings(training: &TrainingConfig, champion: Option<&Bundle>) -> Settings {
     let settings = Settings::from_config(training);
     let former = champion.map(|bundle| bundle.manifest.preprocessing);
     Settings {
-        size: training.image_size.or(former.map(|it| it.size)).unwrap_or(settings.size),
+        size: former.filter(|_| training.image_size.is_none()).map_or(settings.size, |it| it.size),
         region_of_interest: former.and_then(|it| it.region_of_interest),
         ..settings
     }

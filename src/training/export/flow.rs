@@ -3,12 +3,18 @@
 //! Matrix products on rows, not 1×1 convolutions: ONNX Runtime reorders memory around every split
 //! of a convolution's channels, which made the flow a third dearer on a CPU.
 
+use ndarray::Array2;
+
 use super::graph::{GraphBuilder, integer_attribute, integers_attribute};
 use crate::scoring::Layout;
 use crate::training::flow::{FoldedBlock, FoldedFlow};
 
 /// Opset from which the reductions take their axes as an input.
 const AXES_AS_INPUT: i64 = 18;
+/// Cells up to which a block's two position tables are one table when the model is loaded, which
+/// saves a pass over the hidden values. Beyond, tables of every cell and block would fill the memory:
+/// about 0.7 GiB at 1104x928.
+const FOLDED_CELLS: usize = 8192;
 /// Bound of a block's log-scale (the soft clamp of the coupling).
 const CLAMP: f32 = 1.9;
 
@@ -125,22 +131,21 @@ fn append_block(
     let b2 = graph.floats(&name("b2"), block.b2.shape(), block.b2.iter().copied());
     let mix = graph.floats(&name("mix"), block.mix.shape(), block.mix.iter().copied());
     let shift = graph.floats(&name("mix_shift"), block.shift.shape(), block.shift.iter().copied());
-    // The sum of two constants: ONNX Runtime adds them up once, when it loads the file, which
-    // thus stays a tenth as large as with a table of every cell.
-    let row_table = graph.floats(&name("row_table"), &[flow.rows, 1, hidden], block.row_table.iter().copied());
-    let column_table =
-        graph.floats(&name("column_table"), &[1, flow.columns, hidden], block.column_table.iter().copied());
-    let table = graph.node("Add", &[&row_table, &column_table], &name("position"), vec![]);
-    let cells = graph.integers(&name("cells"), &[(flow.rows * flow.columns) as i64, hidden as i64]);
-    let table = graph.node("Reshape", &[&table, &cells], &name("table"), vec![]);
-
     let (x1, x2) = (name("x1"), name("x2"));
     graph.node_with_outputs("Split", &[x, &shapes.halves], &[&x1, &x2], along_columns());
-    let product = graph.node("MatMul", &[&x1, &w1], &name("product"), vec![]);
-    let product = graph.node("Reshape", &[&product, &shapes.with_cells], &name("by_cell"), vec![]);
-    let conditioned = graph.node("Add", &[&product, &table], &name("conditioned"), vec![]);
-    let activated = graph.node("Relu", &[&conditioned], &name("relu"), vec![]);
-    let activated = graph.node("Reshape", &[&activated, &shapes.without_cells], &name("hidden"), vec![]);
+    let activated = match without_places(block) {
+        Some(bias) => {
+            let bias = graph.floats(&name("b1"), &[hidden], bias);
+            let product = graph.node("Gemm", &[&x1, &w1, &bias], &name("product"), vec![]);
+            graph.node("Relu", &[&product], &name("hidden"), vec![])
+        }
+        None => {
+            let product = graph.node("MatMul", &[&x1, &w1], &name("product"), vec![]);
+            let conditioned = append_condition(graph, prefix, flow, block, shapes, &product);
+            let activated = graph.node("Relu", &[&conditioned], &name("relu"), vec![]);
+            graph.node("Reshape", &[&activated, &shapes.without_cells], &name("hidden"), vec![])
+        }
+    };
     let affine = graph.node("Gemm", &[&activated, &w2, &b2], &name("affine"), vec![]);
 
     let (raw_scale, offset) = (name("raw_scale"), name("offset"));
@@ -152,6 +157,44 @@ fn append_block(
     let moved = graph.node("Add", &[&stretched, &offset], &name("moved"), vec![]);
     let joined = graph.node("Concat", &[&x1, &moved], &name("joined"), along_columns());
     (graph.node("Gemm", &[&joined, &mix, &shift], &name("mixed"), vec![]), log_scale)
+}
+
+/// Adds a block's position tables to its first product; gives it by cell.
+fn append_condition(
+    graph: &mut GraphBuilder,
+    prefix: &str,
+    flow: &FoldedFlow,
+    block: &FoldedBlock,
+    shapes: &Shapes,
+    product: &str,
+) -> String {
+    let name = |part: &str| format!("{prefix}/{part}");
+    let hidden = block.w1.ncols();
+    let row_table = graph.floats(&name("row_table"), &[flow.rows, 1, hidden], block.row_table.iter().copied());
+    let column_table =
+        graph.floats(&name("column_table"), &[1, flow.columns, hidden], block.column_table.iter().copied());
+    if flow.rows * flow.columns > FOLDED_CELLS {
+        let grid = [-1, flow.rows as i64, flow.columns as i64, hidden as i64];
+        let grid = graph.integers(&name("grid"), &grid);
+        let product = graph.node("Reshape", &[product, &grid], &name("by_place"), vec![]);
+        let product = graph.node("Add", &[&product, &row_table], &name("by_row"), vec![]);
+        return graph.node("Add", &[&product, &column_table], &name("conditioned"), vec![]);
+    }
+    // The sum of two constants: ONNX Runtime adds them up once, when it loads the file, which
+    // thus stays a tenth as large as with a table of every cell.
+    let table = graph.node("Add", &[&row_table, &column_table], &name("position"), vec![]);
+    let cells = graph.integers(&name("cells"), &[(flow.rows * flow.columns) as i64, hidden as i64]);
+    let table = graph.node("Reshape", &[&table, &cells], &name("table"), vec![]);
+    let product = graph.node("Reshape", &[product, &shapes.with_cells], &name("by_cell"), vec![]);
+    graph.node("Add", &[&product, &table], &name("conditioned"), vec![])
+}
+
+/// The bias that stands for both tables where they say the same of every place, as those of a flow
+/// that has forgotten places do.
+fn without_places(block: &FoldedBlock) -> Option<Vec<f32>> {
+    let alike = |table: &Array2<f32>| table.rows().into_iter().all(|row| row == table.row(0));
+    (alike(&block.row_table) && alike(&block.column_table))
+        .then(|| block.row_table.row(0).iter().zip(block.column_table.row(0)).map(|(a, b)| a + b).collect())
 }
 
 /// Adds a reduction over the last of two axes, which stays as length 1.

@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::loss::{LossSettings, LossTerms, loss};
 use super::{Adam, CellSampler, PictureCells, Sampler, Schedule};
+use crate::config::Orientation;
 use crate::training::features::{FeatureFileError, LevelBank};
 use crate::training::flow::{Flow, FlowShape, Pass, Pixels};
 use crate::training::settings::Settings;
@@ -74,6 +75,7 @@ pub struct LevelFit {
     batch_pixels: usize,
     abnormal_pixels: usize,
     beside_pixels: usize,
+    orientation: Orientation,
     step: usize,
     normals: Sampler,
     /// Row and column of every cell of a map.
@@ -93,9 +95,13 @@ impl LevelFit {
         let shape = FlowShape::of(bank.channels, settings);
         let pixels = bank.pictures() * bank.kept();
         let steps = settings.steps.unwrap_or((settings.passes * pixels).div_ceil(settings.batch_pixels));
+        let mut flow = start.cloned().unwrap_or_else(|| Flow::new(shape, &mut rng));
+        if settings.orientation == Orientation::Any {
+            flow.forget_places();
+        }
         Self {
             level,
-            flow: start.cloned().unwrap_or_else(|| Flow::new(shape, &mut rng)),
+            flow,
             pass: Pass::new(shape, bank.rows, bank.columns, settings.threads),
             adam: Adam::new(shape.parameter_count()),
             rng,
@@ -113,6 +119,7 @@ impl LevelFit {
             batch_pixels: settings.batch_pixels,
             abnormal_pixels: settings.abnormal_pixels,
             beside_pixels: settings.beside_pixels,
+            orientation: settings.orientation,
             step: 0,
             normals: Sampler::new(pixels),
             map: bank.places(),
@@ -185,6 +192,9 @@ impl LevelFit {
         let gradient = self.pass.backward(&self.flow, pixels, &self.gradient);
         let rate = self.schedule.rate(self.step);
         self.adam.step(&mut self.flow.parameters, gradient, rate);
+        if self.orientation == Orientation::Any {
+            self.flow.forget_places();
+        }
         self.step += 1;
         StepReport { level: self.level, step: self.step, terms, rate }
     }
@@ -199,10 +209,12 @@ impl LevelFit {
 #[cfg(test)]
 mod tests {
     use ndarray::Array3;
+    use rand::RngExt;
 
     use super::*;
     use crate::config::Preset;
-    use crate::training::features::pooled;
+    use crate::training::features::{Source, pooled};
+    use crate::training::flow::{FoldedFlow, Part};
 
     #[test]
     fn features_in_half_precision_hardly_change_a_log_likelihood() {
@@ -227,5 +239,55 @@ mod tests {
         let (exact, half) = (fit.log_likelihood(&exact), fit.log_likelihood(&bank.picture(0).unwrap()));
         let largest = exact.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(largest > 0.0 && largest < 5e-3, "{largest}");
+    }
+
+    const GRID: (usize, usize, usize) = (6, 5, 4);
+
+    fn bank(pictures: usize, mut value: impl FnMut(usize) -> f32) -> LevelBank {
+        let mut bank = LevelBank::new(GRID.0, GRID.1, GRID.2);
+        for _ in 0..pictures {
+            bank.push(&Array3::from_shape_fn(GRID, |(_, _, channel)| value(channel)), 1).unwrap();
+        }
+        bank
+    }
+
+    /// A fit for parts of an orientation, and its map of a picture with the same features everywhere.
+    fn fitted(orientation: Orientation) -> (LevelFit, Vec<f32>) {
+        let settings = Settings {
+            orientation,
+            threads: 2,
+            blocks: 3,
+            steps: Some(30),
+            batch_pixels: 64,
+            hidden_width: Some(12),
+            ..Settings::preset(Preset::Fast)
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let normals = bank(4, |_| rng.random_range(-1.0..1.0));
+        let mut fit = LevelFit::new(0, &normals, &settings, None);
+        fit.run(usize::MAX, &normals, None, &mut |_| Ok(())).unwrap();
+        let map = fit.log_likelihood(&bank(1, |channel| channel as f32 * 0.3 - 0.5).picture(0).unwrap());
+        (fit, map)
+    }
+
+    fn spread(map: &[f32]) -> f32 {
+        map.iter().copied().fold(f32::MIN, f32::max) - map.iter().copied().fold(f32::MAX, f32::min)
+    }
+
+    #[test]
+    fn where_parts_lie_in_any_orientation_the_map_does_not_depend_on_the_place() {
+        let (fit, map) = fitted(Orientation::Any);
+        assert!(spread(&map) < 1e-6, "{map:?}");
+        for block in 0..3 {
+            assert!(fit.flow.part(block, Part::ConditionWeight).iter().all(|&weight| weight == 0.0));
+        }
+        let source = Source { map: 0, pooling: 1 };
+        let folded = FoldedFlow::fold(&fit.flow, (GRID.0, GRID.1), source, &[0.0; 4], &[1.0; 4]);
+        for block in &folded.blocks {
+            for table in [&block.row_table, &block.column_table] {
+                assert!(table.rows().into_iter().all(|row| row == table.row(0)), "{table}");
+            }
+        }
+        assert!(spread(&fitted(Orientation::Fixed).1) > 1e-3, "with the condition it does");
     }
 }

@@ -148,6 +148,14 @@ impl Flow {
         &self.parameters[self.shape.range(block, part)]
     }
 
+    /// Takes the condition away: what the flow says of a feature vector no longer depends on its
+    /// place. The tables of an exported flow are then alike for all rows and all columns.
+    pub fn forget_places(&mut self) {
+        for block in 0..self.shape.blocks {
+            self.parameters[self.shape.range(block, Part::ConditionWeight)].fill(0.0);
+        }
+    }
+
     /// Global scale `g = 0.1 softplus(G; beta 0.5)` of a block and `dg/dG`, `[C]` each.
     pub(super) fn global_scale(&self, block: usize) -> (Vec<f32>, Vec<f32>) {
         self.part(block, Part::GlobalScale)

@@ -15,9 +15,11 @@ mod field;
 mod foreground;
 mod invent;
 mod paste;
+mod turn;
 
 pub use augment::{Augmentation, Augmented, augment};
 pub use blend::SOFT_EDGE;
 pub use foreground::foreground;
 pub use invent::{Invention, invent_defect, invent_defect_of_kind};
 pub use paste::paste_defect;
+pub use turn::{turned, turned_copies};
