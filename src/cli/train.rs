@@ -99,11 +99,13 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PresetName {
-    /// A quarter of standard's steps
+    /// Half of standard's time: about 30 CPU seconds on 200 to 300 pictures of 256x256; measured
+    /// 0 to 0.02 image AUROC below standard
     Fast,
-    /// The default
+    /// The default: about 70 CPU seconds, 40 seconds on two cores
     Standard,
-    /// The authors' schedule: 200 passes over every pixel; hours
+    /// The authors' schedule, raw features and score: 200 passes over every pixel, hours; for
+    /// comparison
     Paper,
 }
 
