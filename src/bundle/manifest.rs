@@ -82,9 +82,10 @@ pub struct Calibration {
 pub enum Evidence {
     /// z itself.
     Deviations,
-    /// `-ln(e^-z + e^-ceiling)`: z, bounded smoothly.
+    /// `-ln(e^-z + e^-ceiling) + 0.1 ln(1 + max(z, 0) / ceiling)`: z, bent smoothly so that beyond
+    /// the ceiling it hardly grows.
     Bounded {
-        /// Most that a level can say, deviations, positive.
+        /// About the most that a level can say, deviations, positive.
         ceiling: f32,
     },
     /// `-e^-z`, the paper's score; `mean` is then the highest log-likelihood among the held-out

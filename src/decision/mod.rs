@@ -18,18 +18,24 @@ pub use resample::{enlarge, enlarge_with_aligned_corners, smooth};
 /// At most so many regions are named in one decision, the highest peaks.
 pub const MAX_REGIONS: usize = 64;
 
+/// Weight of the logarithm that goes on beyond the ceiling.
+const BEYOND: f32 = 0.1;
+
 /// What a cell that lies `z` deviations below the mean log-likelihood says against the part.
 ///
 /// Why bounded: log-likelihoods of defects lie thousands of deviations off. Unbounded, the coarse
 /// levels' halo around a strong defect outshouts every weaker one (metal_plate: AUPRO 0.86, bounded
 /// at 4 deviations 0.95). `-ln(e^-z + e^-ceiling)` is the log-likelihood of a cell that is drawn from
 /// the normals or, with a constant density beside, from anything else.
+///
+/// The small logarithm beside it never ends: were evidence to stop at the ceiling, one odd normal
+/// there would put the boundary where no defect could pass it.
 pub fn evidence(z: f32, kind: Evidence) -> f32 {
     match kind {
         Evidence::Deviations => z,
         Evidence::Bounded { ceiling } => {
             let (low, high) = if z < ceiling { (z, ceiling) } else { (ceiling, z) };
-            low - (low - high).exp().ln_1p()
+            low - (low - high).exp().ln_1p() + BEYOND * (z.max(0.0) / ceiling).ln_1p()
         }
         // Above the highest that calibration saw there is nothing left to say for a cell.
         Evidence::Likelihood => -(-z).min(0.0).exp(),
