@@ -1,6 +1,6 @@
 //! From a weight file to a feature extractor.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use linegate::bundle::sha256_file;
@@ -10,7 +10,7 @@ use linegate::training::export::{ExportError, Variant, WeightsError, import_back
 
 /// ImageNet weights as `deploy/setup.sh` places them.
 pub(crate) fn weights() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/efficientnet-lite0-57934424.pth");
+    let path = crate::support::root().join(".runtime/efficientnet-lite0-57934424.pth");
     assert!(path.is_file(), "{} is missing: run deploy/setup.sh", path.display());
     path
 }

@@ -6,7 +6,7 @@ use linegate::config::{Broker, Config, ConfigError, Orientation, TrainingConfig}
 use linegate::training::settings::Settings;
 
 fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+    crate::support::root().join("config").join(name)
 }
 
 /// A configuration in a folder of its own.

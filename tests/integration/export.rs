@@ -173,7 +173,7 @@ fn read_spec(backbone: &Path) -> BackboneSpec {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backbones").join(name)
+    crate::support::root().join("tests/fixtures/backbones").join(name)
 }
 
 fn lite0(folder: &Path) -> PathBuf {

@@ -5,7 +5,6 @@
 //! Tolerances: values 1e-4 relative, gradients 5e-4 of the largest.
 
 use std::fs::File;
-use std::path::Path;
 
 use linegate::training::fit::loss::{LossSettings, boundaries, focal_weights, loss};
 use linegate::training::flow::{Flow, FlowShape, Part, Pass, Pixels, position_code};
@@ -22,7 +21,7 @@ struct Golden {
 
 impl Golden {
     fn open(prefix: &'static str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/golden/bgad_flow.npz");
+        let path = crate::support::root().join("tests/integration/golden/bgad_flow.npz");
         Self { file: NpzReader::new(File::open(path).unwrap()).unwrap(), prefix }
     }
 

@@ -456,7 +456,7 @@ fn a_line_without_a_usable_model_does_not_start() {
 
 fn linegate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_linegate"));
-    command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(arguments).current_dir(crate::support::root());
     command
 }
 

@@ -455,7 +455,7 @@ fn a_backbone_that_cannot_be_one_is_refused_with_what_it_is() {
 
 /// The backbone that set-up puts beside ONNX Runtime.
 fn reference_backbone() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/efficientnet_lite0.onnx");
+    let path = crate::support::root().join(".runtime/efficientnet_lite0.onnx");
     assert!(path.is_file(), "{} is missing: run deploy/setup.sh", path.display());
     path
 }

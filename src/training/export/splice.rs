@@ -448,7 +448,7 @@ mod tests {
 
     #[test]
     fn reading_and_writing_a_file_of_another_protobuf_gives_the_same_bytes() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backbones");
+        let folder = Path::new("tests/fixtures/backbones");
         for name in ["nhwc_bgr.onnx", "opset11.onnx"] {
             let bytes = std::fs::read(folder.join(name)).unwrap();
             assert_eq!(ModelProto::decode(bytes.as_slice()).unwrap().encode_to_vec(), bytes, "{name}");

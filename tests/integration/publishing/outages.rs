@@ -45,8 +45,10 @@ fn no_decision_is_lost_when_the_broker_is_killed_and_comes_back() {
     let mut replayed = 0;
     for arrived in received() {
         if let Some(before) = seen.get(&arrived.result_id) {
-            // The broker may deliver twice what it got once: then to the letter the same.
-            assert!(arrived.replayed || arrived == *before, "a repetition of ours says so");
+            // What was on its way when the broker was killed it may deliver twice, to the letter the
+            // same; a publish of ours never is, for it has a time of its own.
+            let of_the_broker = arrived == *before && before.sequence <= 200;
+            assert!(arrived.replayed || of_the_broker, "a repetition of ours says so");
             assert_eq!(before.sequence, arrived.sequence);
         } else {
             assert!(arrived.sequence > newest, "first arrivals keep their order");

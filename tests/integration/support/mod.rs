@@ -7,3 +7,9 @@ pub(crate) mod parts;
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
+
+/// The checkout that is being tested. Asked for when the test runs: checkouts that share their build
+/// output share the test program, too, and one built in another place would look there.
+pub(crate) fn root() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("run by cargo").into()
+}

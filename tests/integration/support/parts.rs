@@ -11,7 +11,7 @@ const SIZE: Size = Size { width: 96, height: 80 };
 
 /// The imported backbone that set-up puts in place.
 pub(crate) fn backbone() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/efficientnet_lite0.onnx");
+    let path = crate::support::root().join(".runtime/efficientnet_lite0.onnx");
     assert!(path.exists(), "{} is missing: run deploy/setup.sh", path.display());
     path
 }
