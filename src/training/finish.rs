@@ -3,16 +3,14 @@
 use std::path::Path;
 
 use super::TrainError;
-use super::calibration::calibrate;
+use super::calibration::{Trial, calibrate};
 use super::features::{ChannelStatistics, FeatureBank};
 use super::fit::LevelFit;
 use super::flow::FoldedFlow;
 use super::gather::Pictures;
 use super::progress::Progress;
 use super::settings::Settings;
-use crate::bundle::{
-    Bundle, Calibration, CalibrationSet, ImageBoundary, LevelCalibration, LevelShape, MODEL_FILE, Manifest,
-};
+use crate::bundle::{Bundle, Calibration, LevelShape, MODEL_FILE, Manifest};
 use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture};
 use crate::scoring::{Model, Provider, SessionOptions};
 
@@ -47,36 +45,6 @@ pub(super) fn level_shapes(bank: &FeatureBank, settings: &Settings) -> Vec<Level
             LevelShape { output, stride, rows: level.rows, columns: level.columns }
         })
         .collect()
-}
-
-/// A calibration that stands in until the real one is learned: the model must run to learn it.
-pub(super) fn no_calibration(levels: usize, settings: &Settings) -> Calibration {
-    let level = LevelCalibration {
-        mean: 0.0,
-        deviation: 1.0,
-        weight: 1.0 / levels as f32,
-        normal_boundary: 0.0,
-        abnormal_boundary: 0.0,
-    };
-    Calibration {
-        levels: vec![level; levels],
-        evidence: settings.evidence(),
-        smoothing_sigma: settings.smoothing_sigma,
-        minimum_area: 1,
-        image: ImageBoundary {
-            normal: 0.0,
-            abnormal: 0.0,
-            suspect_rate: settings.suspect_rate,
-            false_reject_rate: settings.false_reject_rate,
-        },
-        set: CalibrationSet {
-            images: 0,
-            groups: 0,
-            false_reject_interval: [0.0, 1.0],
-            warnings: Vec::new(),
-            scores: Vec::new(),
-        },
-    }
 }
 
 /// The exported model in a session as the line would make it.
@@ -147,11 +115,11 @@ pub(super) fn compare(
 pub(super) fn learn_calibration(
     normals: &[LogLikelihoodMaps],
     groups: usize,
-    defects: &[LogLikelihoodMaps],
+    trial: &Trial,
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Calibration {
-    let calibration = calibrate(normals, groups, defects, settings);
+    let calibration = calibrate(normals, groups, trial, settings);
     for warning in &calibration.set.warnings {
         progress.warn(warning);
     }

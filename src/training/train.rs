@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::calibration::{Trial, uncalibrated};
 use super::cost::{PhaseClock, peak_memory_mib};
 use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out};
 use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
@@ -262,7 +263,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         name,
         version,
         preprocessing,
-        calibration: finish::no_calibration(levels.len(), settings),
+        calibration: uncalibrated(levels.len(), settings),
         levels,
         provenance: Provenance {
             software: env!("CARGO_PKG_VERSION").into(),
@@ -293,14 +294,20 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let compared: Vec<&Picture> = compared.iter().map(AsRef::as_ref).collect();
     let exact = exact_features(&mut extractor, &compared, &sources, &statistics)?;
     manifest.provenance.export_difference = finish::compare(&mut fits, &exact, &maps, writer.path())?;
-    let area_pictures: Vec<Picture> = if known.len() >= ENOUGH_DEFECTS {
+    let kept = normal_pictures.kept();
+    // From all over the set: the first are often of one day or one part.
+    let usual: Vec<&Picture> = kept.iter().copied().step_by(kept.len().div_ceil(USUAL_PICTURES).max(1)).collect();
+    let defects: Vec<Picture> = if known.len() >= ENOUGH_DEFECTS {
         known.iter().map(|d| d.picture.clone()).collect()
     } else {
-        invent(&held_out_pictures.kept(), AREA_PICTURES, &mut rng)
+        invent(&usual, AREA_PICTURES, &mut rng)
     };
-    let defect_maps = finish::score(&mut model, &area_pictures.iter().collect::<Vec<_>>())?;
+    let trial = Trial {
+        normals: finish::score(&mut model, &usual)?,
+        defects: finish::score(&mut model, &defects.iter().collect::<Vec<_>>())?,
+    };
     let groups = held_out.iter().map(|s| s.group.as_ref().unwrap_or(&s.name)).collect::<BTreeSet<_>>().len();
-    manifest.calibration = finish::learn_calibration(&maps, groups, &defect_maps, settings, progress);
+    manifest.calibration = finish::learn_calibration(&maps, groups, &trial, settings, progress);
     check(stop)?;
     manifest.provenance.phases = clock.finish();
     manifest.provenance.peak_memory_mib = peak_memory_mib();

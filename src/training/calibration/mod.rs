@@ -2,9 +2,11 @@
 
 mod conformal;
 
+use ndarray::Array2;
+
 use crate::bundle::{Calibration, CalibrationSet, Evidence, ImageBoundary, LevelCalibration};
 use crate::decision::{fuse, image_score};
-use crate::inspection::LogLikelihoodMaps;
+use crate::inspection::{AnomalyMap, LogLikelihoodMaps};
 use crate::training::evaluation::clopper_pearson;
 use crate::training::fit::loss::NORMALISER;
 use crate::training::settings::Settings;
@@ -14,46 +16,17 @@ pub use conformal::{Threshold, conformal_threshold, smallest_set};
 /// Minimum areas tried, cells of the fused map.
 const AREAS: [usize; 5] = [1, 2, 4, 8, 16];
 
-/// Learns the calibration from maps of held-out normals.
-///
-/// `groups` is the number of groups the normals come from; `defects` are maps of known or
-/// invented defects, which choose only the minimum area. The boundaries come from the normals
-/// alone, by the conformal quantile: of the next normal part's score it is known that it passes
-/// with at most the wished probability, if it is like those.
-///
-/// # Panics
-/// Without any map.
-pub fn calibrate(
-    normals: &[LogLikelihoodMaps],
-    groups: usize,
-    defects: &[LogLikelihoodMaps],
-    settings: &Settings,
-) -> Calibration {
-    let count = normals[0].levels.len();
-    let levels: Vec<LevelCalibration> = (0..count)
-        .map(|level| {
-            let mut values: Vec<f32> = normals.iter().flat_map(|maps| maps.levels[level].iter().copied()).collect();
-            let n = values.len() as f64;
-            let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-            let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
-            let at = ((n * f64::from(settings.boundary_quantile)) as usize).min(values.len() - 1);
-            let quantile = *values.select_nth_unstable_by(at, f32::total_cmp).1;
-            let highest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let (mean, deviation) = match settings.evidence() {
-                Evidence::Likelihood => (highest, 1.0),
-                _ => (mean as f32, variance.sqrt().max(1e-6) as f32),
-            };
-            LevelCalibration {
-                mean,
-                deviation,
-                weight: 1.0 / count as f32,
-                normal_boundary: quantile,
-                abnormal_boundary: quantile - settings.margin * NORMALISER,
-            }
-        })
-        .collect();
-    let mut calibration = Calibration {
-        levels,
+/// What stands in until the calibration is learned: the model must run to learn it.
+pub fn uncalibrated(levels: usize, settings: &Settings) -> Calibration {
+    let level = LevelCalibration {
+        mean: 0.0,
+        deviation: 1.0,
+        weight: 1.0 / levels as f32,
+        normal_boundary: 0.0,
+        abnormal_boundary: 0.0,
+    };
+    Calibration {
+        levels: vec![level; levels],
         evidence: settings.evidence(),
         smoothing_sigma: settings.smoothing_sigma,
         minimum_area: 1,
@@ -64,28 +37,71 @@ pub fn calibrate(
             false_reject_rate: settings.false_reject_rate,
         },
         set: CalibrationSet {
-            images: normals.len(),
-            groups,
+            images: 0,
+            groups: 0,
             false_reject_interval: [0.0, 1.0],
             warnings: Vec::new(),
             scores: Vec::new(),
         },
-    };
-    let fused = |maps: &[LogLikelihoodMaps]| maps.iter().map(|m| fuse(m, &calibration)).collect::<Vec<_>>();
-    let (normal_maps, defect_maps) = (fused(normals), fused(defects));
-    let scores = |maps: &[crate::inspection::AnomalyMap], area| {
-        maps.iter().map(|map| image_score(map, area)).collect::<Vec<f32>>()
-    };
-    let mut best = (f64::NEG_INFINITY, 1);
-    for area in AREAS.into_iter().filter(|&area| area <= normal_maps[0].0.len()) {
-        let order = separation(&scores(&normal_maps, area), &scores(&defect_maps, area));
-        // Strictly better only: the smallest area that separates best.
-        if order > best.0 {
-            best = (order, area);
-        }
     }
-    calibration.minimum_area = best.1;
-    let mut normal_scores = scores(&normal_maps, best.1);
+}
+
+/// Maps that choose what is chosen by trying: never those of the calibration set, whose scores
+/// would come out lower for it than the next part's.
+pub struct Trial {
+    /// Normals that the flows were trained on.
+    pub normals: Vec<LogLikelihoodMaps>,
+    /// Known or invented defects.
+    pub defects: Vec<LogLikelihoodMaps>,
+}
+
+/// Learns the calibration from maps of held-out normals.
+///
+/// `groups` is the number of groups the normals come from; `trial` chooses only the minimum area.
+/// The boundaries come from the normals alone, by the conformal quantile: of the next normal part's
+/// score it is known that it passes with at most the wished probability, if it is like those. That
+/// holds only where a calibration picture is scored as the next part will be, by level constants it
+/// had no part in; so each is scored by the constants of the others.
+///
+/// # Panics
+/// Without any map.
+pub fn calibrate(normals: &[LogLikelihoodMaps], groups: usize, trial: &Trial, settings: &Settings) -> Calibration {
+    let count = normals[0].levels.len();
+    let moments: Vec<Vec<Moments>> =
+        (0..count).map(|level| normals.iter().map(|maps| Moments::of(&maps.levels[level])).collect()).collect();
+    let levels: Vec<LevelCalibration> = (0..count)
+        .map(|level| {
+            let mut values: Vec<f32> = normals.iter().flat_map(|maps| maps.levels[level].iter().copied()).collect();
+            let at = ((values.len() as f64 * f64::from(settings.boundary_quantile)) as usize).min(values.len() - 1);
+            let quantile = *values.select_nth_unstable_by(at, f32::total_cmp).1;
+            let (mean, deviation) = Moments::all_but(&moments[level], None).constants(settings.evidence());
+            LevelCalibration {
+                mean,
+                deviation,
+                weight: 1.0 / count as f32,
+                normal_boundary: quantile,
+                abnormal_boundary: quantile - settings.margin * NORMALISER,
+            }
+        })
+        .collect();
+    let mut calibration = Calibration { levels, ..uncalibrated(count, settings) };
+    calibration.set.images = normals.len();
+    calibration.set.groups = groups;
+    calibration.minimum_area = minimum_area(trial, &calibration);
+    let mut normal_scores: Vec<f32> = normals
+        .iter()
+        .enumerate()
+        .map(|(picture, maps)| {
+            let mut others = calibration.clone();
+            if normals.len() > 1 {
+                for (level, moments) in others.levels.iter_mut().zip(&moments) {
+                    (level.mean, level.deviation) =
+                        Moments::all_but(moments, Some(picture)).constants(settings.evidence());
+                }
+            }
+            image_score(&fuse(maps, &others), others.minimum_area)
+        })
+        .collect();
     normal_scores.sort_unstable_by(f32::total_cmp);
     let reject = conformal_threshold(&normal_scores, settings.false_reject_rate);
     let suspect = conformal_threshold(&normal_scores, settings.suspect_rate);
@@ -115,6 +131,67 @@ pub fn calibrate(
     calibration
 }
 
+/// What a level's constants are made of.
+#[derive(Clone, Copy)]
+struct Moments {
+    count: f64,
+    sum: f64,
+    squares: f64,
+    highest: f32,
+}
+
+impl Moments {
+    fn of(map: &Array2<f32>) -> Self {
+        map.iter().fold(Self::none(), |m, &v| Self {
+            count: m.count + 1.0,
+            sum: m.sum + f64::from(v),
+            squares: m.squares + f64::from(v).powi(2),
+            highest: m.highest.max(v),
+        })
+    }
+
+    fn none() -> Self {
+        Self { count: 0.0, sum: 0.0, squares: 0.0, highest: f32::NEG_INFINITY }
+    }
+
+    fn all_but(pictures: &[Self], without: Option<usize>) -> Self {
+        let others = pictures.iter().enumerate().filter(|(picture, _)| Some(*picture) != without);
+        others.fold(Self::none(), |a, (_, b)| Self {
+            count: a.count + b.count,
+            sum: a.sum + b.sum,
+            squares: a.squares + b.squares,
+            highest: a.highest.max(b.highest),
+        })
+    }
+
+    /// Mean and deviation of a level as the evidence uses them.
+    fn constants(self, evidence: Evidence) -> (f32, f32) {
+        let mean = self.sum / self.count;
+        let variance = (self.squares / self.count - mean * mean).max(0.0);
+        match evidence {
+            Evidence::Likelihood => (self.highest, 1.0),
+            _ => (mean as f32, variance.sqrt().max(1e-6) as f32),
+        }
+    }
+}
+
+/// The smallest area by whose scores the trial's defects stand out best from its normals, cells.
+fn minimum_area(trial: &Trial, calibration: &Calibration) -> usize {
+    let fused = |maps: &[LogLikelihoodMaps]| maps.iter().map(|m| fuse(m, calibration)).collect::<Vec<_>>();
+    let (normals, defects) = (fused(&trial.normals), fused(&trial.defects));
+    let scores = |maps: &[AnomalyMap], area| maps.iter().map(|map| image_score(map, area)).collect::<Vec<f32>>();
+    let mut best = (f64::NEG_INFINITY, 1);
+    let cells = normals.first().map_or(1, |map| map.0.len());
+    for area in AREAS.into_iter().filter(|&area| area <= cells) {
+        let order = separation(&scores(&normals, area), &scores(&defects, area));
+        // Strictly better only.
+        if order > best.0 {
+            best = (order, area);
+        }
+    }
+    best.1
+}
+
 /// Probability that a defect scores above a normal, ties counting half; 0.5 without defects.
 fn separation(normals: &[f32], defects: &[f32]) -> f64 {
     let pairs = (normals.len() * defects.len()) as f64;
@@ -136,4 +213,69 @@ fn separation(normals: &[f32], defects: &[f32]) -> f64 {
         })
         .sum();
     above / pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::config::Preset;
+
+    /// A part whose log-likelihoods scatter as much as this part does, for parts differ.
+    fn part(rng: &mut ChaCha8Rng) -> LogLikelihoodMaps {
+        let scatter = 0.2 + 2.0 * rng.random::<f32>().powi(3);
+        let map = Array2::from_shape_simple_fn((4, 4), || -3.0 + scatter * (rng.random::<f32>() - 0.5));
+        LogLikelihoodMaps { levels: vec![map] }
+    }
+
+    fn learned(normals: &[LogLikelihoodMaps], settings: &Settings) -> Calibration {
+        calibrate(normals, normals.len(), &Trial { normals: Vec::new(), defects: Vec::new() }, settings)
+    }
+
+    #[test]
+    fn the_next_part_passes_the_highest_of_ten_once_in_eleven_times() {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let settings = Settings::preset(Preset::Standard);
+        let rounds = 2_000;
+        let passed = (0..rounds)
+            .filter(|_| {
+                let parts: Vec<_> = (0..11).map(|_| part(&mut rng)).collect();
+                let calibration = learned(&parts[1..], &settings);
+                image_score(&fuse(&parts[0], &calibration), calibration.minimum_area) > calibration.image.abnormal
+            })
+            .count();
+        let share = passed as f64 / f64::from(rounds);
+        // Three standard errors.
+        assert!((share - 1.0 / 11.0).abs() < 3.0 * (10.0f64 / 121.0 / f64::from(rounds)).sqrt(), "{share}");
+    }
+
+    #[test]
+    fn a_single_calibration_part_is_scored_by_its_own_constants() {
+        let calibration = learned(&[part(&mut ChaCha8Rng::seed_from_u64(1))], &Settings::preset(Preset::Standard));
+        assert!(calibration.set.scores[0].is_finite(), "{:?}", calibration.set.scores);
+    }
+
+    #[test]
+    fn the_area_is_the_smallest_that_separates_the_trial() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let normals: Vec<_> = (0..4).map(|_| part(&mut rng)).collect();
+        // Single cells are odd in normals; defects are odd in patches.
+        let odd = |cells: &[(usize, usize)]| {
+            let mut map = Array2::from_elem((16, 16), -3.0);
+            map.indexed_iter_mut().for_each(|((r, c), v)| *v += 0.1 * ((r * 7 + c * 3) % 5) as f32);
+            for &cell in cells {
+                map[cell] = -9.0;
+            }
+            LogLikelihoodMaps { levels: vec![map] }
+        };
+        let patch: Vec<_> = (5..9).flat_map(|r| (5..9).map(move |c| (r, c))).collect();
+        let trial = Trial { normals: vec![odd(&[(2, 2)]), odd(&[(11, 4)])], defects: vec![odd(&patch)] };
+        let settings = Settings { smoothing_sigma: 0.0, ..Settings::preset(Preset::Standard) };
+        let normals_alone = calibrate(&normals, 4, &trial, &settings);
+        assert!(normals_alone.minimum_area > 1, "{}", normals_alone.minimum_area);
+        let empty = learned(&normals, &settings);
+        assert_eq!(empty.minimum_area, 1);
+    }
 }
