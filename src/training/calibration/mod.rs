@@ -252,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn a_calibration_part_is_scored_by_the_constants_of_the_others() {
+        let settings = Settings::preset(Preset::Standard);
+        let flat = |low: f32| {
+            let map = Array2::from_shape_fn((4, 4), |(r, c)| low + 0.1 * ((r + c) % 3) as f32);
+            LogLikelihoodMaps { levels: vec![map] }
+        };
+        let (parts, odd) = ([flat(-3.0), flat(-3.1)], flat(-9.0));
+        let of_the_others = image_score(&fuse(&odd, &learned(&parts, &settings)), 1);
+        let [a, b] = parts;
+        let calibration = learned(&[a, b, odd], &settings);
+        assert_eq!(calibration.set.scores[2], of_the_others, "{:?}", calibration.set.scores);
+    }
+
+    #[test]
     fn a_single_calibration_part_is_scored_by_its_own_constants() {
         let calibration = learned(&[part(&mut ChaCha8Rng::seed_from_u64(1))], &Settings::preset(Preset::Standard));
         assert!(calibration.set.scores[0].is_finite(), "{:?}", calibration.set.scores);
@@ -273,9 +287,8 @@ mod tests {
         let patch: Vec<_> = (5..9).flat_map(|r| (5..9).map(move |c| (r, c))).collect();
         let trial = Trial { normals: vec![odd(&[(2, 2)]), odd(&[(11, 4)])], defects: vec![odd(&patch)] };
         let settings = Settings { smoothing_sigma: 0.0, ..Settings::preset(Preset::Standard) };
-        let normals_alone = calibrate(&normals, 4, &trial, &settings);
-        assert!(normals_alone.minimum_area > 1, "{}", normals_alone.minimum_area);
-        let empty = learned(&normals, &settings);
-        assert_eq!(empty.minimum_area, 1);
+        let tried = calibrate(&normals, 4, &trial, &settings);
+        assert!(tried.minimum_area > 1, "{}", tried.minimum_area);
+        assert_eq!(learned(&normals, &settings).minimum_area, 1, "nothing tried");
     }
 }
