@@ -347,7 +347,7 @@ fn known_defects_are_chosen_evenly_over_types() {
 }
 
 #[test]
-fn known_defects_use_up_few_groups() {
+fn known_defects_come_from_many_groups_and_leave_half_of_them() {
     let all: Vec<Sample> = ["a", "b"]
         .into_iter()
         .flat_map(|kind| {
@@ -359,7 +359,10 @@ fn known_defects_use_up_few_groups() {
         let chosen = choose_known_defects(&candidates, 10, seed).unwrap();
         assert_eq!((kinds(&chosen, "a"), kinds(&chosen, "b")), (5, 5));
         let groups: BTreeSet<_> = chosen.iter().map(|s| s.group.clone()).collect();
-        assert_eq!(groups.len(), 2, "five of the six pictures of one group a type");
+        assert_eq!(groups.len(), 4, "two of the four groups of each type");
+        let few = choose_known_defects(&candidates, 4, seed).unwrap();
+        assert_eq!(few.iter().map(|s| s.group.clone()).collect::<BTreeSet<_>>().len(), 4, "a group each");
+        assert_eq!(choose_known_defects(&candidates, 48, seed).unwrap().len(), 48);
     }
     // A part with both defects is used by both types before either opens another.
     let mixed = [

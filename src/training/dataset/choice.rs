@@ -27,15 +27,21 @@ fn by_group<'a>(samples: &[&'a Sample]) -> Vec<Vec<&'a Sample>> {
     groups
 }
 
+/// How many groups these come from.
+fn groups_in(samples: &[(usize, &Sample)]) -> usize {
+    samples.iter().map(|(group, _)| group).collect::<BTreeSet<_>>().len()
+}
+
 /// Chooses `count` known defects evenly over types; sorted by name, the same for the same
 /// candidates (in any order) and seed.
 ///
 /// Groups are shuffled, and the pictures in each. Then the types, in order of their names, take
-/// turns, each taking one picture; a type without any left is passed over. A type takes from a
-/// group that is used already as long as it has a picture there, else it opens the next group of
-/// its own. So the numbers per type differ by one at most (but for types that run out) and few
-/// groups are used up: whoever evaluates must leave out every picture of a used group, chosen or
-/// not. Without groups every picture is its own.
+/// turns, each taking one picture; a type without any left is passed over. So the numbers per type
+/// differ by one at most, but for types that run out. A type takes from a group that it has not used
+/// yet, because ten defects teach more than one defect ten times: first from one that another type
+/// has used, else from one that nobody has. Once nobody has used only half of its groups, it takes
+/// from its own again as long as they last, because whoever evaluates must leave out every picture of
+/// a used group, chosen or not. Without groups every picture is its own.
 ///
 /// # Errors
 /// [`DatasetError::TooFewDefects`] when `count` is more than there are.
@@ -57,17 +63,28 @@ pub fn choose_known_defects(candidates: &[&Sample], count: usize, seed: u64) -> 
         let by_type = if by_type.is_empty() { "no defect type".to_owned() } else { by_type.join(", ") };
         return Err(DatasetError::TooFewDefects { asked: count, available, by_type });
     }
+    let spare: BTreeMap<&str, usize> = waiting.iter().map(|(&kind, samples)| (kind, groups_in(samples) / 2)).collect();
     let mut used = BTreeSet::new();
+    let mut used_by: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     let mut chosen = Vec::with_capacity(count);
     while chosen.len() < count {
-        for samples in waiting.values_mut().filter(|samples| !samples.is_empty()) {
+        for (&kind, samples) in waiting.iter_mut().filter(|(_, samples)| !samples.is_empty()) {
             if chosen.len() == count {
                 break;
             }
-            let last = samples.len() - 1;
-            let at = samples.iter().rposition(|(group, _)| used.contains(group)).unwrap_or(last);
+            let own = used_by.entry(kind).or_default();
+            let fresh: Vec<_> = samples.iter().filter(|(group, _)| !used.contains(group)).copied().collect();
+            let may_open = groups_in(&fresh) > spare[kind];
+            let rank = |group| match (used.contains(&group), own.contains(&group)) {
+                (true, false) => 0,
+                (false, _) if may_open => 1,
+                (true, true) => 2,
+                (false, _) => 3,
+            };
+            let Some(at) = (0..samples.len()).rev().min_by_key(|&at| rank(samples[at].0)) else { continue };
             let (group, sample) = samples.remove(at);
             used.insert(group);
+            own.insert(group);
             chosen.push(sample.clone());
         }
     }
