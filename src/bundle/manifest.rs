@@ -137,6 +137,9 @@ pub struct CalibrationSet {
     pub warnings: Vec<String>,
     /// Sorted image scores of the held-out normals, calibrated units.
     pub scores: Vec<f32>,
+    /// Number of the group that each score's picture comes from; empty in bundles older than this.
+    #[serde(default)]
+    pub score_groups: Vec<usize>,
 }
 
 /// How a bundle was made.

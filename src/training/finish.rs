@@ -114,7 +114,7 @@ pub(super) fn compare(
 /// Learns the calibration with the exported model: what the line will see.
 pub(super) fn learn_calibration(
     normals: &[LogLikelihoodMaps],
-    groups: usize,
+    groups: &[usize],
     trial: &Trial,
     settings: &Settings,
     progress: &dyn Progress,

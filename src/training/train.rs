@@ -1,6 +1,6 @@
 //! `train`: its steps in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -306,8 +306,10 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         normals: finish::score(&mut model, &usual)?,
         defects: finish::score(&mut model, &defects.iter().collect::<Vec<_>>())?,
     };
-    let groups = held_out.iter().map(|s| s.group.as_ref().unwrap_or(&s.name)).collect::<BTreeSet<_>>().len();
-    manifest.calibration = finish::learn_calibration(&maps, groups, &trial, settings, progress);
+    let names: Vec<&String> = held_out.iter().map(|s| s.group.as_ref().unwrap_or(&s.name)).collect();
+    let numbers: BTreeMap<&String, usize> = names.iter().zip(0..).map(|(&name, number)| (name, number)).collect();
+    let groups: Vec<usize> = names.iter().map(|name| numbers[name]).collect();
+    manifest.calibration = finish::learn_calibration(&maps, &groups, &trial, settings, progress);
     check(stop)?;
     manifest.provenance.phases = clock.finish();
     manifest.provenance.peak_memory_mib = peak_memory_mib();

@@ -34,6 +34,7 @@ fn manifest(normal: f32, abnormal: f32, minimum_area: usize) -> Manifest {
                 false_reject_interval: [0.0, 1.0],
                 warnings: Vec::new(),
                 scores: vec![0.0],
+                score_groups: Vec::new(),
             },
         },
         provenance: Provenance {

@@ -143,6 +143,7 @@ fn manifest(size: Size, levels: Vec<LevelShape>) -> Manifest {
                 false_reject_interval: [0.0, 1.0],
                 warnings: vec![],
                 scores: vec![0.0],
+                score_groups: Vec::new(),
             },
         },
         levels,

@@ -46,6 +46,7 @@ fn manifest(version: &str) -> Manifest {
                 false_reject_interval: [0.0, 0.8],
                 warnings: vec!["two images are few".into()],
                 scores: vec![0.5, 0.9],
+                score_groups: Vec::new(),
             },
         },
         provenance: Provenance {

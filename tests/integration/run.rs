@@ -67,6 +67,7 @@ fn write_bundle(target: &Path, version: &str, mean: f32) {
                 false_reject_interval: [0.0, 1.0],
                 warnings: Vec::new(),
                 scores: vec![0.0],
+                score_groups: Vec::new(),
             },
         },
         provenance: Provenance {

@@ -84,6 +84,7 @@ fn manifest() -> Manifest {
                 false_reject_interval: [0.0, 1.0],
                 warnings: Vec::new(),
                 scores: vec![0.0],
+                score_groups: Vec::new(),
             },
         },
         provenance: Provenance {

@@ -2,6 +2,8 @@
 
 mod conformal;
 
+use std::collections::BTreeSet;
+
 use ndarray::Array2;
 
 use crate::bundle::{Calibration, CalibrationSet, Evidence, ImageBoundary, LevelCalibration};
@@ -11,7 +13,7 @@ use crate::training::evaluation::clopper_pearson;
 use crate::training::fit::loss::NORMALISER;
 use crate::training::settings::Settings;
 
-pub use conformal::{Threshold, conformal_threshold, smallest_set};
+pub use conformal::{GroupedScore, Threshold, conformal_threshold, smallest_set};
 
 /// Minimum areas tried, cells of the fused map.
 const AREAS: [usize; 5] = [1, 2, 4, 8, 16];
@@ -42,6 +44,7 @@ pub fn uncalibrated(levels: usize, settings: &Settings) -> Calibration {
             false_reject_interval: [0.0, 1.0],
             warnings: Vec::new(),
             scores: Vec::new(),
+            score_groups: Vec::new(),
         },
     }
 }
@@ -57,7 +60,7 @@ pub struct Trial {
 
 /// Learns the calibration from maps of held-out normals.
 ///
-/// `groups` is the number of groups the normals come from; `trial` chooses only the minimum area.
+/// `groups` has the number of each normal's group; `trial` chooses only the minimum area.
 /// The boundaries come from the normals alone, by the conformal quantile: of the next normal part's
 /// score it is known that it passes with at most the wished probability, if it is like those. That
 /// holds only where a calibration picture is scored as the next part will be, by level constants it
@@ -65,7 +68,7 @@ pub struct Trial {
 ///
 /// # Panics
 /// Without any map.
-pub fn calibrate(normals: &[LogLikelihoodMaps], groups: usize, trial: &Trial, settings: &Settings) -> Calibration {
+pub fn calibrate(normals: &[LogLikelihoodMaps], groups: &[usize], trial: &Trial, settings: &Settings) -> Calibration {
     let count = normals[0].levels.len();
     let moments: Vec<Vec<Moments>> =
         (0..count).map(|level| normals.iter().map(|maps| Moments::of(&maps.levels[level])).collect()).collect();
@@ -86,12 +89,13 @@ pub fn calibrate(normals: &[LogLikelihoodMaps], groups: usize, trial: &Trial, se
         .collect();
     let mut calibration = Calibration { levels, ..uncalibrated(count, settings) };
     calibration.set.images = normals.len();
-    calibration.set.groups = groups;
+    calibration.set.groups = groups.iter().collect::<BTreeSet<_>>().len();
     calibration.minimum_area = minimum_area(trial, &calibration);
-    let mut normal_scores: Vec<f32> = normals
+    let mut normal_scores: Vec<GroupedScore> = normals
         .iter()
+        .zip(groups)
         .enumerate()
-        .map(|(picture, maps)| {
+        .map(|(picture, (maps, &group))| {
             let mut others = calibration.clone();
             if normals.len() > 1 {
                 for (level, moments) in others.levels.iter_mut().zip(&moments) {
@@ -99,35 +103,42 @@ pub fn calibrate(normals: &[LogLikelihoodMaps], groups: usize, trial: &Trial, se
                         Moments::all_but(moments, Some(picture)).constants(settings.evidence());
                 }
             }
-            image_score(&fuse(maps, &others), others.minimum_area)
+            GroupedScore { score: image_score(&fuse(maps, &others), others.minimum_area), group }
         })
         .collect();
-    normal_scores.sort_unstable_by(f32::total_cmp);
+    normal_scores.sort_by(|a, b| a.score.total_cmp(&b.score));
     let reject = conformal_threshold(&normal_scores, settings.false_reject_rate);
     let suspect = conformal_threshold(&normal_scores, settings.suspect_rate);
     for (threshold, what, rate) in
         [(&reject, "false-reject", settings.false_reject_rate), (&suspect, "suspect", settings.suspect_rate)]
     {
         if !threshold.reached {
+            let needed = smallest_set(rate);
+            let (has, needs) = if calibration.set.groups < normals.len() {
+                (format!(" from {} groups", calibration.set.groups), format!("{needed} groups"))
+            } else {
+                (String::new(), needed.to_string())
+            };
             calibration.set.warnings.push(format!(
-                "{} calibration pictures are too few for a {what} rate of {} %: at least {} are needed, the boundary is the highest score among them",
+                "{} calibration pictures{has} are too few for a {what} rate of {} %: at least {needs} are needed, the boundary is the highest score among them",
                 normals.len(),
                 rate * 100.0,
-                smallest_set(rate),
             ));
         }
     }
-    if groups < normals.len() {
+    if calibration.set.groups < normals.len() {
         calibration.set.warnings.push(format!(
-            "the {} calibration pictures come from {groups} groups: pictures of a group resemble each other, so the interval of the false-reject rate is narrower than it should be",
+            "the {} calibration pictures come from {} groups: pictures of a group resemble each other, so the interval of the false-reject rate is narrower than it should be",
             normals.len(),
+            calibration.set.groups,
         ));
     }
-    let passed = normal_scores.iter().filter(|&&score| score > reject.value).count();
+    let passed = normal_scores.iter().filter(|s| s.score > reject.value).count();
     calibration.set.false_reject_interval = clopper_pearson(passed, normals.len(), 0.95);
     calibration.image.abnormal = reject.value.max(suspect.value);
     calibration.image.normal = suspect.value;
-    calibration.set.scores = normal_scores;
+    calibration.set.scores = normal_scores.iter().map(|s| s.score).collect();
+    calibration.set.score_groups = normal_scores.iter().map(|s| s.group).collect();
     calibration
 }
 
@@ -231,7 +242,12 @@ mod tests {
     }
 
     fn learned(normals: &[LogLikelihoodMaps], settings: &Settings) -> Calibration {
-        calibrate(normals, normals.len(), &Trial { normals: Vec::new(), defects: Vec::new() }, settings)
+        calibrate(
+            normals,
+            &(0..normals.len()).collect::<Vec<_>>(),
+            &Trial { normals: Vec::new(), defects: Vec::new() },
+            settings,
+        )
     }
 
     #[test]
@@ -287,7 +303,7 @@ mod tests {
         let patch: Vec<_> = (5..9).flat_map(|r| (5..9).map(move |c| (r, c))).collect();
         let trial = Trial { normals: vec![odd(&[(2, 2)]), odd(&[(11, 4)])], defects: vec![odd(&patch)] };
         let settings = Settings { smoothing_sigma: 0.0, ..Settings::preset(Preset::Standard) };
-        let tried = calibrate(&normals, 4, &trial, &settings);
+        let tried = calibrate(&normals, &[0, 1, 2, 3], &trial, &settings);
         assert!(tried.minimum_area > 1, "{}", tried.minimum_area);
         assert_eq!(learned(&normals, &settings).minimum_area, 1, "nothing tried");
     }

@@ -76,6 +76,7 @@ fn manifest(known_defects: Vec<UsedDefect>) -> Manifest {
                 false_reject_interval: [0.0, 1.0],
                 warnings: Vec::new(),
                 scores: vec![0.0],
+                score_groups: Vec::new(),
             },
         },
         provenance: Provenance {
