@@ -69,6 +69,11 @@ pub(super) struct Arguments {
     /// of 256x256
     #[arg(long, value_name = "SIZE", value_parser = parse_image_size)]
     image_size: Option<ImageSize>,
+    /// Show the backbone every picture (scaled to the image size) through overlapping tiles of this
+    /// side, model pixels, as one batch; for a backbone that takes one size only or looks at the whole
+    /// of what it is given. Others find the same without, for less
+    #[arg(long, value_name = "SIDE")]
+    tile: Option<usize>,
     /// How parts lie before the camera; any trains on turned copies, too, and makes what is normal
     /// independent of the place in the picture. Not found out by itself
     #[arg(long, value_enum)]
@@ -182,6 +187,7 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     config.preset = arguments.preset.map(Preset::from).or(config.preset);
     config.defects = arguments.defects.or(config.defects);
     config.image_size = arguments.image_size.or(config.image_size);
+    config.tile = arguments.tile.or(config.tile);
     config.orientation = arguments.orientation.map(Orientation::from).or(config.orientation);
     config.seed = arguments.seed.or(config.seed);
     config.threads = arguments.threads.or(config.threads);

@@ -169,6 +169,7 @@ const RETRAIN: &[Key] = &[
 pub(super) const TRAINING: &[Key] = &[
     may("preset", Kind::Choice(&["fast", "standard", "paper"])),
     may("image_size", Kind::Size),
+    may("tile", Kind::Integer(0, 4096)),
     may("orientation", Kind::Choice(&["fixed", "any"])),
     may("defects", Kind::Integer(0, 10_000)),
     may("seed", Kind::Integer(0, i64::MAX)),

@@ -70,6 +70,9 @@ pub struct TrainingConfig {
     /// 4096; `"auto"` fits it to the pictures and their known defects.
     #[serde(deserialize_with = "size", serialize_with = "size_text")]
     pub image_size: Option<ImageSize>,
+    /// Side of the overlapping tiles that the backbone sees a frame through, model pixels, a multiple
+    /// of its coarsest stride, up to 4096; 0 shows the frame whole.
+    pub tile: Option<usize>,
     /// How parts lie before the camera.
     pub orientation: Option<Orientation>,
     /// Known defects used, 0 to 10000.

@@ -17,6 +17,9 @@ pub struct Settings {
     /// Whether training chooses `size` by the pictures; afterwards `size` is what was chosen.
     #[serde(default)]
     pub auto_size: bool,
+    /// Side of the tiles that the backbone sees a frame through, model pixels; 0 shows it whole.
+    #[serde(default)]
+    pub tile: usize,
     /// How parts lie before the camera.
     #[serde(default)]
     pub orientation: Orientation,
@@ -95,6 +98,7 @@ impl Settings {
             preset,
             size: Size { width: 256, height: 256 },
             auto_size: false,
+            tile: 0,
             orientation: Orientation::Fixed,
             region_of_interest: None,
             defects: 0,
@@ -165,6 +169,7 @@ impl Settings {
                 Some(ImageSize::Auto) | None => preset.size,
             },
             auto_size: config.image_size == Some(ImageSize::Auto),
+            tile: config.tile.unwrap_or(preset.tile),
             orientation: config.orientation.unwrap_or(preset.orientation),
             defects: config.defects.unwrap_or(preset.defects),
             seed: config.seed.unwrap_or(preset.seed),
@@ -226,6 +231,7 @@ impl Settings {
             sized(size.width) && sized(size.height),
             format!("image size {size}: width and height must be multiples of 16 from 32 to 4096"),
         );
+        check(self.tile == 0 || sized(self.tile), format!("tile {}: 0 or a multiple of 16 from 32 to 4096", self.tile));
         check((1..=256).contains(&self.threads), format!("threads {}: 1 to 256", self.threads));
         check((1..=64).contains(&self.blocks), format!("blocks {}: 1 to 64", self.blocks));
         check(

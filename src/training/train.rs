@@ -16,7 +16,7 @@ use super::features::{ChannelStatistics, FeatureFileError, LevelBank, Source};
 use super::finish;
 use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{Flow, FlowShape};
-use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, sources};
+use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, open_backbone, sources};
 use super::progress::Progress;
 use super::proposal::{Proposal, ProposalError};
 use super::settings::Settings;
@@ -28,7 +28,7 @@ use crate::bundle::{
 };
 use crate::config::Orientation;
 use crate::inspection::Picture;
-use crate::scoring::{FeatureExtractor, Provider, ScoringError, SessionOptions};
+use crate::scoring::{FeatureExtractor, ScoringError};
 
 /// Pictures with invented defects that choose the minimum area where fewer defects are known.
 const AREA_PICTURES: usize = 32;
@@ -150,8 +150,13 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     }
     let proposal = Proposal::of(&dataset, &chosen, settings.region_of_interest)?;
     let settings = &proposal.settle(settings, progress)?;
-    let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
-    let mut extractor = FeatureExtractor::load(&options.backbone, settings.size, &session)?;
+    // Until the end, for the export takes the backbone with its tiles, too.
+    let tiles = tempfile::tempdir_in(writer.path()).map_err(|source| BundleError::Io {
+        path: writer.path().to_owned(),
+        action: "make a folder in it",
+        source,
+    })?;
+    let mut extractor = open_backbone(&options.backbone, settings, tiles.path(), progress)?;
     let backbone = sha256_file(&options.backbone)
         .map_err(|source| TrainError::Unreadable { path: options.backbone.clone(), source })?;
     let backbone = format!("{} {backbone}", extractor.spec().name);
@@ -237,7 +242,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let outputs: Vec<String> = levels.iter().map(|level| level.output.clone()).collect();
     let metadata = [(METADATA_NAME.to_owned(), name.clone()), (METADATA_VERSION.to_owned(), version.clone())];
     let model_file = writer.path().join(MODEL_FILE);
-    export_model(&options.backbone, extractor.spec(), settings.size, &folded, &outputs, &metadata, &model_file)?;
+    export_model(extractor.path(), extractor.spec(), settings.size, &folded, &outputs, &metadata, &model_file)?;
     let trained: Vec<TrainedLevel> = fits
         .iter()
         .zip(&normal_bank.sources)
@@ -249,6 +254,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         })
         .collect();
     let sources = normal_bank.sources.clone();
+    drop(tiles);
     // The exported model needs memory, too; the features have done their part.
     drop((normal_bank, defect_bank));
     let flows_file = writer.path().join(FLOWS_FILE);

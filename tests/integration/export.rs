@@ -9,7 +9,7 @@ use linegate::bundle::{
 };
 use linegate::inspection::{Picture, Size};
 use linegate::scoring::{BackboneSpec, FeatureExtractor, Model, SessionOptions};
-use linegate::training::export::{ExportError, Variant, export_model, import_backbone};
+use linegate::training::export::{ExportError, Tiling, Variant, export_model, import_backbone, tile_backbone};
 use linegate::training::features::Source;
 use linegate::training::flow::{FoldedBlock, FoldedFlow};
 use ndarray::{Array1, Array2, Array3};
@@ -261,6 +261,64 @@ fn a_model_on_a_channels_last_bgr_backbone_with_odd_channels_and_our_names_equal
 #[test]
 fn a_backbone_of_opset_11_is_raised_where_that_changes_nothing() {
     exported_model_equals_the_definition(&fixture("opset11.onnx"), Size { width: 48, height: 32 }, &[(0, 3)]);
+}
+
+/// A backbone that sees frames of `size` through tiles, and the plain one for a single tile.
+fn tiled(backbone: &Path, size: Size, side: usize, strides: &[usize], folder: &Path) -> (PathBuf, FeatureExtractor) {
+    let tile = Size { width: side.min(size.width), height: side.min(size.height) };
+    let plain = FeatureExtractor::load(backbone, tile, &SessionOptions::default()).unwrap();
+    let found: Vec<usize> = plain.levels().iter().map(|&(_, stride)| stride).collect();
+    assert_eq!(found, strides);
+    let tiling = Tiling::new(size, side, strides[strides.len() - 1]).unwrap();
+    let out = folder.join("tiled.onnx");
+    tile_backbone(backbone, plain.spec(), strides, &tiling, &out).unwrap();
+    (out, plain)
+}
+
+fn cut(picture: &Picture, x: usize, y: usize, size: Size) -> Picture {
+    let rows = (y..y + size.height).map(|row| (row * picture.size().width + x) * 3);
+    let rgb = rows.flat_map(|at| picture.rgb()[at..at + 3 * size.width].iter().copied()).collect();
+    Picture::from_rgb(size, rgb).unwrap()
+}
+
+/// Tiles of 128 on 208 x 160 that overlap by 96 or more begin at columns 0, 16, 48, 80 and rows 0, 32;
+/// kept parts end in the middle of an overlap, at columns 64, 96, 128 and row 80.
+#[test]
+fn a_tiled_backbone_gives_every_cell_as_the_tile_that_it_is_kept_from_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let size = Size { width: 208, height: 160 };
+    let tile = Size { width: 128, height: 128 };
+    let (path, mut plain) = tiled(&lite0(folder.path()), size, 128, &[4, 8, 16], folder.path());
+    let mut extractor = FeatureExtractor::load(&path, size, &SessionOptions::default()).unwrap();
+    let frames = pictures(size, 2);
+    let found = extractor.extract(&frames.iter().collect::<Vec<_>>()).unwrap();
+    for (frame, found) in frames.iter().zip(&found) {
+        for (start_x, columns) in [(0, 0..64), (16, 64..96), (48, 96..128), (80, 128..208)] {
+            for (start_y, rows) in [(0, 0..80), (32, 80..160)] {
+                let expected = plain.extract(&[&cut(frame, start_x, start_y, tile)]).unwrap().remove(0);
+                for ((found, expected), stride) in found.iter().zip(&expected).zip([4, 8, 16]) {
+                    assert_eq!(found.dim().0 * stride, size.height);
+                    for row in rows.start / stride..rows.end / stride {
+                        for column in columns.start / stride..columns.end / stride {
+                            for channel in 0..found.dim().2 {
+                                let expected = expected[[row - start_y / stride, column - start_x / stride, channel]];
+                                let found = found[[row, column, channel]];
+                                assert!((found - expected).abs() < 1e-3, "{row} {column}: {found}, not {expected}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tiled_backbone_can_be_exported_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let size = Size { width: 192, height: 112 };
+    let (path, _) = tiled(&lite0(folder.path()), size, 112, &[4, 8, 16], folder.path());
+    exported_model_equals_the_definition(&path, size, &[(0, 3), (1, 1), (2, 9)]);
 }
 
 /// Exports to a file that must not appear, and gives the error.

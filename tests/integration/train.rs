@@ -226,6 +226,27 @@ fn a_region_of_interest_is_trained_stored_and_honoured() {
 }
 
 #[test]
+fn a_model_trained_on_tiles_is_exported_with_them_and_leaves_nothing_else_in_the_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 16, 2);
+    let mut options = options(folder.path(), folder.path().join("bundle"));
+    options.settings.size = Size { width: 192, height: 160 };
+    options.settings.tile = 128;
+    options.settings.steps = Some(4);
+    // The training itself compares the exported model with the flows on the tiled features.
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    let files: Vec<_> = std::fs::read_dir(&bundle.path).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 3, "manifest, model and flows: {files:?}");
+    let graph = std::fs::read(bundle.path.join(MODEL_FILE)).unwrap();
+    assert!(graph.windows(8).any(|name| name == b"tile/1_1"), "two rows and two columns of tiles");
+    for (tile, problem) in [(100, "tile 100: 0 or a multiple of 16"), (96, "tile 96: a multiple of 16 above 96")] {
+        options.settings.tile = tile;
+        let text = train(&options, &Silent, &AtomicBool::new(false)).unwrap_err().to_string();
+        assert!(text.contains(problem), "{text}");
+    }
+}
+
+#[test]
 fn a_training_beyond_its_budget_says_how_much_it_keeps_and_still_gives_a_model() {
     let folder = tempfile::tempdir().unwrap();
     PartSet::write(folder.path(), 150, 2);

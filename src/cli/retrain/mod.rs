@@ -183,12 +183,14 @@ fn name(champion: Option<&Bundle>, base: &Path) -> String {
     }
 }
 
-/// What the training configuration says; size and region stay the champion's where it is silent.
+/// What the training configuration says; size, tiles and region stay the champion's where it is silent.
 fn settings(training: &TrainingConfig, champion: Option<&Bundle>) -> Settings {
     let settings = Settings::from_config(training);
     let former = champion.map(|bundle| bundle.manifest.preprocessing);
+    let tile = champion.and_then(|bundle| bundle.manifest.provenance.settings.get("tile")?.as_u64());
     Settings {
         size: former.filter(|_| training.image_size.is_none()).map_or(settings.size, |it| it.size),
+        tile: tile.filter(|_| training.tile.is_none()).map_or(settings.tile, |it| it as usize),
         region_of_interest: former.and_then(|it| it.region_of_interest),
         ..settings
     }

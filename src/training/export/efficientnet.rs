@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use super::error::{ExportError, WeightsError};
-use super::file;
 use super::graph::{
     Axis, GraphBuilder, integer_attribute, integers_attribute, metadata_entry, standard_operators, tensor_info,
 };
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{GraphProto, ModelProto};
 use super::torch::StateDict;
+use super::{IR_VERSION, file};
 use crate::bundle::sha256_hex;
 use crate::scoring::{BackboneSpec, ColorOrder, Layout};
 
@@ -153,7 +153,6 @@ const TAPS: [(usize, &str, usize); 3] = [(1, "f4", 4), (2, "f8", 8), (4, "f16", 
 /// Added to every variance, as in training.
 const BATCH_NORM_EPSILON: f64 = 1e-3;
 const OPSET: i64 = 13;
-const IR_VERSION: i64 = 8;
 
 fn build(variant: Variant, state: &StateDict<'_>) -> Result<(ModelProto, Vec<usize>), WeightsError> {
     let mut network = Network { state, graph: GraphBuilder::default() };

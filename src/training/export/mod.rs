@@ -9,6 +9,7 @@ mod model;
 mod pickle;
 mod rebuild;
 mod splice;
+mod tile;
 mod torch;
 
 #[allow(
@@ -26,3 +27,9 @@ pub use efficientnet::{ImportedBackbone, Variant, import_backbone};
 pub use error::{ExportError, WeightsError};
 pub use model::export_model;
 pub use pickle::PickleError;
+pub use tile::{Tiling, tile_backbone};
+
+/// At least the version that came with opset 13; a backbone's newer one is kept.
+const IR_VERSION: i64 = 8;
+/// Opset from which a Split into equal parts says how many.
+const SPLIT_COUNTS_ITSELF: i64 = 18;

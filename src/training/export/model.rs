@@ -11,14 +11,11 @@ use super::graph::{Axis, GraphBuilder, integer_attribute, integers_attribute, me
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{GraphProto, ModelProto};
 use super::splice::Backbone;
-use super::{file, flow};
+use super::{IR_VERSION, file, flow};
 use crate::bundle::MODEL_INPUT;
 use crate::inspection::Size;
 use crate::scoring::{BackboneSpec, ColorOrder, Layout};
 use crate::training::flow::FoldedFlow;
-
-/// At least the version that came with opset 13; a backbone's newer one is kept.
-const IR_VERSION: i64 = 8;
 
 /// Writes one ONNX file that turns camera pixels into log-likelihood maps.
 ///
