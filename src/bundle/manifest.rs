@@ -68,6 +68,9 @@ pub struct Calibration {
     pub smoothing_sigma: f32,
     /// Smallest connected area that counts, cells of the fused map, at least 1.
     pub minimum_area: usize,
+    /// Regions with so many cells between them are one region; 0 merges none.
+    #[serde(default)]
+    pub merging: usize,
     /// Boundaries on the image score, which is the highest level at which the fused map still
     /// has a connected region of `minimum_area`: so they are boundaries on pixels, too.
     pub image: ImageBoundary,

@@ -12,6 +12,8 @@ use crate::inspection::ModelIdentity;
 
 /// Largest manifest that is read, bytes.
 const MAX_MANIFEST_BYTES: u64 = 64 << 20;
+/// Most cells across which regions are merged; every cell looks at all so near.
+const MOST_MERGED: usize = 16;
 
 /// Why a bundle could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -208,6 +210,12 @@ impl Manifest {
         }
         if self.calibration.minimum_area == 0 {
             return Err("the minimum area is 0".into());
+        }
+        if self.calibration.merging > MOST_MERGED {
+            return Err(format!(
+                "regions with {} cells between them are merged, at most {MOST_MERGED} can be",
+                self.calibration.merging
+            ));
         }
         if !self.files.contains_key(MODEL_FILE) {
             return Err(format!("the manifest gives no hash for {MODEL_FILE}"));

@@ -46,25 +46,26 @@ fn order(value: f32) -> u32 {
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
-/// The up to four cells beside `cell` in a map `[row, column]`, packed.
-fn beside(cell: usize, rows: usize, columns: usize) -> impl Iterator<Item = usize> {
+/// The cells of a map `[row, column]`, packed, that are of one region with `cell` if both are in any:
+/// the four beside it, and where regions are merged all with at most `merging` cells between, along
+/// rows, columns or aslant.
+fn beside(cell: usize, (rows, columns): (usize, usize), merging: usize) -> impl Iterator<Item = usize> {
     let (row, column) = (cell / columns, cell % columns);
-    [
-        (row > 0).then(|| cell - columns),
-        (row + 1 < rows).then(|| cell + columns),
-        (column > 0).then(|| cell - 1),
-        (column + 1 < columns).then(|| cell + 1),
-    ]
-    .into_iter()
-    .flatten()
+    let reach = merging + 1;
+    let span = move |at: usize, length: usize| at.saturating_sub(reach)..=(at + reach).min(length - 1);
+    span(row, rows).flat_map(move |r| span(column, columns).map(move |c| (r, c))).filter_map(move |(r, c)| {
+        let steps = r.abs_diff(row) + c.abs_diff(column);
+        (steps == 1 || merging > 0 && steps > 0).then_some(r * columns + c)
+    })
 }
 
-/// The highest level `t` at which `{map >= t}` has a 4-connected region of at least
-/// `minimum_area` cells; with `minimum_area` 1 the highest value. In the map's own units.
+/// The highest level `t` at which `{map >= t}` has a region of at least `minimum_area` cells; with
+/// `minimum_area` 1 the highest value. In the map's own units. A region is 4-connected; with `merging`
+/// above 0 cells with so many others between them are of one region, too.
 ///
 /// A `minimum_area` of 0 counts as 1 and one beyond the map as the whole map: the score is then
 /// the lowest value, never "nothing found". NaN where the map is empty or holds a NaN.
-pub fn image_score(map: &AnomalyMap, minimum_area: usize) -> f32 {
+pub fn image_score(map: &AnomalyMap, minimum_area: usize, merging: usize) -> f32 {
     let map = &map.0;
     if map.is_empty() || map.iter().any(|v| v.is_nan()) {
         return f32::NAN;
@@ -73,7 +74,6 @@ pub fn image_score(map: &AnomalyMap, minimum_area: usize) -> f32 {
     if minimum_area == 1 {
         return map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     }
-    let (rows, columns) = map.dim();
     let values: Vec<f32> = map.iter().copied().collect();
     // A heap, for the answer usually lies among the first few cells: no need to sort the rest.
     let mut descending: BinaryHeap<u64> =
@@ -85,7 +85,7 @@ pub fn image_score(map: &AnomalyMap, minimum_area: usize) -> f32 {
         let cell = (key & u64::from(u32::MAX)) as usize;
         raised[cell] = true;
         lowest = values[cell];
-        for other in beside(cell, rows, columns) {
+        for other in beside(cell, map.dim(), merging) {
             if raised[other] && sets.join(cell, other) as usize >= minimum_area {
                 return lowest;
             }
@@ -106,9 +106,9 @@ pub(super) struct Component {
     pub(super) peak: f32,
 }
 
-/// 4-connected components of `{map > level}` with at least `minimum_area` cells (clamped as in
+/// Regions of `{map > level}` with at least `minimum_area` cells (clamped, and merged, as in
 /// [`image_score`]), highest peak first, equal peaks from the top left.
-pub(super) fn components(map: &Array2<f32>, level: f32, minimum_area: usize) -> Vec<Component> {
+pub(super) fn components(map: &Array2<f32>, level: f32, minimum_area: usize, merging: usize) -> Vec<Component> {
     let (rows, columns) = map.dim();
     let minimum_area = minimum_area.clamp(1, map.len().max(1));
     let values: Vec<f32> = map.iter().copied().collect();
@@ -131,7 +131,7 @@ pub(super) fn components(map: &Array2<f32>, level: f32, minimum_area: usize) -> 
             component.right = component.right.max(column);
             component.cells += 1;
             component.peak = component.peak.max(values[cell]);
-            stack.extend(beside(cell, rows, columns).filter(|&other| std::mem::take(&mut open[other])));
+            stack.extend(beside(cell, (rows, columns), merging).filter(|&other| std::mem::take(&mut open[other])));
         }
         if component.cells >= minimum_area {
             found.push(component);
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     /// The definition, read aloud: try every value as the level and count regions.
-    fn brute_force(map: &Array2<f32>, minimum_area: usize) -> f32 {
+    fn brute_force(map: &Array2<f32>, minimum_area: usize, merging: usize) -> f32 {
         let mut levels: Vec<f32> = map.iter().copied().collect();
         levels.sort_by(|a, b| b.total_cmp(a));
         let minimum_area = minimum_area.clamp(1, map.len());
@@ -157,28 +157,21 @@ mod tests {
             .into_iter()
             .find(|&t| {
                 let mut open = map.mapv(|v| v >= t);
-                (0..map.nrows()).any(|r| (0..map.ncols()).any(|c| flood(&mut open, r, c) >= minimum_area))
+                (0..map.nrows()).any(|r| (0..map.ncols()).any(|c| flood(&mut open, r, c, merging) >= minimum_area))
             })
             .expect("the lowest level joins all")
     }
 
-    fn flood(open: &mut Array2<bool>, row: usize, column: usize) -> usize {
-        if !open[[row, column]] {
+    fn flood(open: &mut Array2<bool>, row: usize, column: usize, merging: usize) -> usize {
+        if !std::mem::take(&mut open[[row, column]]) {
             return 0;
         }
-        open[[row, column]] = false;
         let mut area = 1;
-        if row > 0 {
-            area += flood(open, row - 1, column);
-        }
-        if row + 1 < open.nrows() {
-            area += flood(open, row + 1, column);
-        }
-        if column > 0 {
-            area += flood(open, row, column - 1);
-        }
-        if column + 1 < open.ncols() {
-            area += flood(open, row, column + 1);
+        for (r, c) in ndarray::indices(open.dim()) {
+            let (down, across) = (r.abs_diff(row), c.abs_diff(column));
+            if down + across == 1 || merging > 0 && down.max(across) <= merging + 1 {
+                area += flood(open, r, c, merging);
+            }
         }
         area
     }
@@ -193,43 +186,53 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_score_is_what_the_definition_says(map in maps(), area in 0_usize..12) {
-            prop_assert_eq!(image_score(&AnomalyMap(map.clone()), area), brute_force(&map, area));
+        fn the_score_is_what_the_definition_says(map in maps(), area in 0_usize..12, merging in 0_usize..3) {
+            prop_assert_eq!(image_score(&AnomalyMap(map.clone()), area, merging), brute_force(&map, area, merging));
         }
 
         #[test]
         fn with_area_one_the_score_is_the_highest_value(map in maps()) {
             let highest = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            prop_assert_eq!(image_score(&AnomalyMap(map), 1), highest);
+            prop_assert_eq!(image_score(&AnomalyMap(map), 1, 0), highest);
         }
 
         #[test]
-        fn raising_any_cell_never_lowers_the_score(map in maps(), at in 0_usize..64, by in 0.0_f32..5.0, area in 1_usize..6) {
-            let before = image_score(&AnomalyMap(map.clone()), area);
+        fn raising_any_cell_never_lowers_the_score(map in maps(), at in 0_usize..64, by in 0.0_f32..5.0, area in 1_usize..6, merging in 0_usize..3) {
+            let before = image_score(&AnomalyMap(map.clone()), area, merging);
             let mut raised = map;
             let at = at % raised.len();
             let columns = raised.ncols();
             raised[[at / columns, at % columns]] += by;
-            prop_assert!(image_score(&AnomalyMap(raised), area) >= before);
+            prop_assert!(image_score(&AnomalyMap(raised), area, merging) >= before);
         }
 
         #[test]
-        fn the_score_passes_a_level_exactly_when_a_region_lies_above_it(map in maps(), level in -3.0_f32..3.0, area in 1_usize..9) {
-            let passes = image_score(&AnomalyMap(map.clone()), area) > level;
-            prop_assert_eq!(!components(&map, level, area).is_empty(), passes);
+        fn the_score_passes_a_level_exactly_when_a_region_lies_above_it(map in maps(), level in -3.0_f32..3.0, area in 1_usize..9, merging in 0_usize..3) {
+            let passes = image_score(&AnomalyMap(map.clone()), area, merging) > level;
+            prop_assert_eq!(!components(&map, level, area, merging).is_empty(), passes);
         }
     }
 
     #[test]
     fn cells_that_touch_at_a_corner_are_not_connected() {
         let map = AnomalyMap(array![[5.0, 0.0], [1.0, 5.0]]);
-        assert_eq!(image_score(&map, 2), 1.0);
-        assert_eq!(components(&map.0, 2.0, 1).len(), 2);
+        assert_eq!(image_score(&map, 2, 0), 1.0);
+        assert_eq!(components(&map.0, 2.0, 1, 0).len(), 2);
+    }
+
+    #[test]
+    fn regions_with_few_cells_between_them_are_merged_and_count_their_own_cells() {
+        let map = AnomalyMap(array![[5.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 5.0]]);
+        assert_eq!(image_score(&map, 2, 1), 0.0);
+        assert_eq!(image_score(&map, 2, 2), 5.0);
+        assert_eq!(image_score(&map, 3, 2), 0.0);
+        let merged: Vec<_> = components(&map.0, 2.0, 1, 2).iter().map(|c| (c.left, c.right, c.cells)).collect();
+        assert_eq!(merged, [(0, 3, 2), (7, 7, 1)]);
     }
 
     #[test]
     fn a_map_with_a_hole_in_its_numbers_has_no_score() {
-        assert!(image_score(&AnomalyMap(array![[1.0, f32::NAN]]), 1).is_nan());
-        assert!(image_score(&AnomalyMap(Array2::zeros((0, 0))), 3).is_nan());
+        assert!(image_score(&AnomalyMap(array![[1.0, f32::NAN]]), 1, 0).is_nan());
+        assert!(image_score(&AnomalyMap(Array2::zeros((0, 0))), 3, 0).is_nan());
     }
 }

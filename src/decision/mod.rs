@@ -75,7 +75,7 @@ pub fn decide(maps: &LogLikelihoodMaps, manifest: &Manifest, full: Size) -> (Out
     if !maps.is_finite() || !map.0.iter().all(|v| v.is_finite()) {
         return (Outcome::not_inspected(NotInspected::NotFinite), map);
     }
-    let score = image_score(&map, calibration.minimum_area);
+    let score = image_score(&map, calibration.minimum_area, calibration.merging);
     let (verdict, boundary) = judge(score, calibration);
     let reasons = boundary.map(|boundary| Reason::ScoreAboveBoundary { score, boundary }).into_iter().collect();
     let regions = regions(&map, calibration, manifest.preprocessing.region_of_interest, full);
@@ -105,7 +105,7 @@ fn regions(map: &AnomalyMap, calibration: &Calibration, roi: Option<Rectangle>, 
         let end = (start + ((to + 1) * length).div_ceil(cells)).min(limit);
         (first, end.saturating_sub(first).max(1))
     };
-    component::components(&map.0, calibration.image.normal, calibration.minimum_area)
+    component::components(&map.0, calibration.image.normal, calibration.minimum_area, calibration.merging)
         .into_iter()
         .take(MAX_REGIONS)
         .map(|c| {

@@ -27,6 +27,7 @@ fn manifest(normal: f32, abnormal: f32, minimum_area: usize) -> Manifest {
             evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area,
+            merging: 0,
             image: ImageBoundary { normal, abnormal, suspect_rate: 0.05, false_reject_rate: 0.01 },
             set: CalibrationSet {
                 images: 1,

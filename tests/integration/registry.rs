@@ -39,6 +39,7 @@ fn manifest(version: &str) -> Manifest {
             evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area: 1,
+            merging: 0,
             image: ImageBoundary { normal: 1.0, abnormal: 2.0, suspect_rate: 0.05, false_reject_rate: 0.01 },
             set: CalibrationSet {
                 images: 2,

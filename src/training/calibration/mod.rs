@@ -17,6 +17,8 @@ pub use conformal::{GroupedScore, Threshold, conformal_threshold, smallest_set};
 
 /// Minimum areas tried, cells of the fused map.
 const AREAS: [usize; 5] = [1, 2, 4, 8, 16];
+/// Cells between regions across which they are merged, tried with every area.
+const MERGED: [usize; 3] = [0, 1, 3];
 
 /// What stands in until the calibration is learned: the model must run to learn it.
 pub fn uncalibrated(levels: usize, settings: &Settings) -> Calibration {
@@ -32,6 +34,7 @@ pub fn uncalibrated(levels: usize, settings: &Settings) -> Calibration {
         evidence: settings.evidence(),
         smoothing_sigma: settings.smoothing_sigma,
         minimum_area: 1,
+        merging: 0,
         image: ImageBoundary {
             normal: 0.0,
             abnormal: 0.0,
@@ -60,7 +63,7 @@ pub struct Trial {
 
 /// Learns the calibration from maps of held-out normals.
 ///
-/// `groups` has the number of each normal's group; `trial` chooses only the minimum area.
+/// `groups` has the number of each normal's group; `trial` chooses only the region rule.
 /// The boundaries come from the normals alone, by the conformal quantile: of the next normal part's
 /// score it is known that it passes with at most the wished probability, if it is like those. That
 /// holds only where a calibration picture is scored as the next part will be, by level constants it
@@ -90,7 +93,7 @@ pub fn calibrate(normals: &[LogLikelihoodMaps], groups: &[usize], trial: &Trial,
     let mut calibration = Calibration { levels, ..uncalibrated(count, settings) };
     calibration.set.images = normals.len();
     calibration.set.groups = groups.iter().collect::<BTreeSet<_>>().len();
-    calibration.minimum_area = minimum_area(trial, &calibration);
+    (calibration.minimum_area, calibration.merging) = region_rule(trial, &calibration);
     let mut normal_scores: Vec<GroupedScore> = normals
         .iter()
         .zip(groups)
@@ -103,7 +106,7 @@ pub fn calibrate(normals: &[LogLikelihoodMaps], groups: &[usize], trial: &Trial,
                         Moments::all_but(moments, Some(picture)).constants(settings.evidence());
                 }
             }
-            GroupedScore { score: image_score(&fuse(maps, &others), others.minimum_area), group }
+            GroupedScore { score: image_score(&fuse(maps, &others), others.minimum_area, others.merging), group }
         })
         .collect();
     normal_scores.sort_by(|a, b| a.score.total_cmp(&b.score));
@@ -186,18 +189,24 @@ impl Moments {
     }
 }
 
-/// The smallest area by whose scores the trial's defects stand out best from its normals, cells.
-fn minimum_area(trial: &Trial, calibration: &Calibration) -> usize {
+/// The smallest area, and with it the smallest merging, by whose scores the trial's defects stand out
+/// best from its normals, cells.
+fn region_rule(trial: &Trial, calibration: &Calibration) -> (usize, usize) {
     let fused = |maps: &[LogLikelihoodMaps]| maps.iter().map(|m| fuse(m, calibration)).collect::<Vec<_>>();
     let (normals, defects) = (fused(&trial.normals), fused(&trial.defects));
-    let scores = |maps: &[AnomalyMap], area| maps.iter().map(|map| image_score(map, area)).collect::<Vec<f32>>();
-    let mut best = (f64::NEG_INFINITY, 1);
+    let scores = |maps: &[AnomalyMap], (area, merging)| {
+        maps.iter().map(|map| image_score(map, area, merging)).collect::<Vec<f32>>()
+    };
+    let mut best = (f64::NEG_INFINITY, (1, 0));
     let cells = normals.first().map_or(1, |map| map.0.len());
     for area in AREAS.into_iter().filter(|&area| area <= cells) {
-        let order = separation(&scores(&normals, area), &scores(&defects, area));
-        // Strictly better only.
-        if order > best.0 {
-            best = (order, area);
+        // A region of one cell needs no other.
+        for merging in MERGED.into_iter().filter(|&merging| merging == 0 || area > 1) {
+            let order = separation(&scores(&normals, (area, merging)), &scores(&defects, (area, merging)));
+            // Strictly better only.
+            if order > best.0 {
+                best = (order, (area, merging));
+            }
         }
     }
     best.1
@@ -259,7 +268,8 @@ mod tests {
             .filter(|_| {
                 let parts: Vec<_> = (0..11).map(|_| part(&mut rng)).collect();
                 let calibration = learned(&parts[1..], &settings);
-                image_score(&fuse(&parts[0], &calibration), calibration.minimum_area) > calibration.image.abnormal
+                image_score(&fuse(&parts[0], &calibration), calibration.minimum_area, calibration.merging)
+                    > calibration.image.abnormal
             })
             .count();
         let share = passed as f64 / f64::from(rounds);
@@ -275,7 +285,7 @@ mod tests {
             LogLikelihoodMaps { levels: vec![map] }
         };
         let (parts, odd) = ([flat(-3.0), flat(-3.1)], flat(-9.0));
-        let of_the_others = image_score(&fuse(&odd, &learned(&parts, &settings)), 1);
+        let of_the_others = image_score(&fuse(&odd, &learned(&parts, &settings)), 1, 0);
         let [a, b] = parts;
         let calibration = learned(&[a, b, odd], &settings);
         assert_eq!(calibration.set.scores[2], of_the_others, "{:?}", calibration.set.scores);
@@ -305,6 +315,17 @@ mod tests {
         let settings = Settings { smoothing_sigma: 0.0, ..Settings::preset(Preset::Standard) };
         let tried = calibrate(&normals, &[0, 1, 2, 3], &trial, &settings);
         assert!(tried.minimum_area > 1, "{}", tried.minimum_area);
+        assert_eq!(tried.merging, 0, "merging tells nothing here");
         assert_eq!(learned(&normals, &settings).minimum_area, 1, "nothing tried");
+
+        // Odd in cells that lie apart, but in more of them than the normal's patch has.
+        let apart: Vec<_> = (0..10).map(|i| (4 + 2 * (i / 2), 8 + 2 * (i % 2))).collect();
+        let patch = [(2, 2), (2, 3), (3, 2), (3, 3)];
+        let mut normal = odd(&patch);
+        // And the normal is a little odd everywhere.
+        normal.levels[0] -= 1.0;
+        let trial = Trial { normals: vec![normal], defects: vec![odd(&apart)] };
+        let merged = calibrate(&normals, &[0, 1, 2, 3], &trial, &settings);
+        assert_eq!((merged.minimum_area, merged.merging), (8, 1));
     }
 }

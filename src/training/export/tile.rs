@@ -79,7 +79,7 @@ impl Cuts {
     fn new(length: usize, tile: usize) -> Self {
         let rest = length - tile;
         let gaps = if rest == 0 { 0 } else { rest.div_ceil(tile - OVERLAP) };
-        let starts: Vec<usize> = (0..=gaps).map(|i| if gaps == 0 { 0 } else { i * rest / gaps }).collect();
+        let starts: Vec<usize> = (0..=gaps).map(|i| i * rest / gaps.max(1)).collect();
         let middles = starts.windows(2).map(|pair| (pair[1] + pair[0] + tile) / 2);
         let bounds = std::iter::once(0).chain(middles).chain([length]).collect();
         Self { tile, starts, bounds }

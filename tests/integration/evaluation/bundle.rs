@@ -69,6 +69,7 @@ fn manifest(known_defects: Vec<UsedDefect>) -> Manifest {
             evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area: 2,
+            merging: 0,
             image: ImageBoundary { normal: 1.0, abnormal: 3.0, suspect_rate: 0.05, false_reject_rate: 0.01 },
             set: CalibrationSet {
                 images: 1,
