@@ -66,7 +66,9 @@ def main():
     groups = collections.defaultdict(list)
     for split in ["train", "test"]:
         for file in sorted((data / split / "good").iterdir()):
-            groups[group_of.get(f"{split}/good/{file.name}", file.name)].append(file)
+            # By its path: the same name in both folders is not the same part.
+            path = f"{split}/good/{file.name}"
+            groups[group_of.get(path, path)].append(file)
     defect = next(file for kind in sorted((data / "test").iterdir()) if kind.name != "good" for file in kind.iterdir())
 
     found = {rate: [] for rate in rates}
@@ -81,7 +83,7 @@ def main():
                 split = "train" if taken < wanted else "test"
                 taken += len(groups[name])
                 for at, file in enumerate(groups[name]):
-                    target = folder / "data" / split / "good" / f"{name}-{at}{file.suffix}".replace("/", "_")
+                    target = folder / "data" / split / "good" / f"{name.replace('/', '_')}-{at}{file.suffix}"
                     target.parent.mkdir(parents=True, exist_ok=True)
                     os.symlink(file, target)
                     listing.append(f"{target.relative_to(folder / 'data')},{name}")

@@ -33,7 +33,8 @@ pub struct Settings {
     pub threads: usize,
     /// Coupling blocks per level.
     pub blocks: usize,
-    /// Hidden width of every level; none is the authors' `2 (C - C/2 + 128)`.
+    /// Hidden width of every level; none is the authors' `2 (C - C/2 + 128)`, which is what their way
+    /// to enter the condition needs and no better: of 128, training and scoring cost half.
     pub hidden_width: Option<usize>,
     /// Side of the features' neighbourhood average, odd.
     pub pooling: usize,
@@ -105,7 +106,7 @@ impl Settings {
             seed: 0,
             threads,
             blocks: 8,
-            hidden_width: None,
+            hidden_width: Some(128),
             pooling: 3,
             context: 9,
             steps: Some(400),
@@ -136,6 +137,7 @@ impl Settings {
             Preset::Fast => Self { steps: Some(160), synthesised: 128, ..standard },
             Preset::Paper => Self {
                 steps: None,
+                hidden_width: None,
                 batch_pixels: 4096,
                 learning_rate: 2e-4,
                 normals_only: 1.0 / 25.0,

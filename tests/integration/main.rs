@@ -4,6 +4,7 @@
 mod archive;
 mod backbone;
 mod batching;
+mod bench;
 mod calibration;
 mod capture;
 mod check;
