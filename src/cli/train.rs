@@ -105,7 +105,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PresetName {
     /// Half of standard's time: about 60 CPU seconds (no AVX-512) on up to 300 pictures of 256x256;
-    /// measured 0 to 0.01 image AUROC below standard, means of three seeds
+    /// measured up to 0.01 image AUROC below standard, means of three seeds
     Fast,
     /// The default: about 130 CPU seconds there, 80 seconds on two cores
     Standard,

@@ -34,7 +34,7 @@ pub struct Settings {
     /// Coupling blocks per level.
     pub blocks: usize,
     /// Hidden width of every level; none is the authors' `2 (C - C/2 + 128)`, which is what their way
-    /// to enter the condition needs and no better: of 128, training and scoring cost half.
+    /// to enter the condition needs and hardly better: of 128, training costs about half.
     pub hidden_width: Option<usize>,
     /// Side of the features' neighbourhood average, odd.
     pub pooling: usize,
