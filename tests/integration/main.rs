@@ -13,6 +13,7 @@ mod dataset;
 mod decision;
 mod evaluation;
 mod export;
+mod faults;
 mod fences;
 mod flow;
 mod frames;

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The fault suite in its long form: brokers and lines killed again and again, cameras that come and go,
+# overload, full disks, torn files. The short form is among the tests that deploy/test.sh runs.
+set -euo pipefail
+# shellcheck source=deploy/environment.sh
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+    echo "Usage: deploy/faults.sh [TEST]   (a part of a test's name; all of the suite without one)"
+    exit 0
+fi
+
+cd "$LINEGATE_ROOT"
+timed=$SECONDS
+# One at a time: a test that measures how late a decision comes must have the machine to itself.
+LINEGATE_FAULTS=long cargo test --locked --test integration "faults::${1:-}" -- --nocapture --test-threads 1
+step "Fault suite passed in $(duration $((SECONDS - timed)))"
