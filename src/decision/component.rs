@@ -7,14 +7,19 @@ use ndarray::Array2;
 use crate::inspection::AnomalyMap;
 
 /// Disjoint sets of cells with their sizes.
+#[derive(Debug, Default)]
 struct Sets {
     parent: Vec<u32>,
     size: Vec<u32>,
 }
 
 impl Sets {
-    fn new(cells: usize) -> Self {
-        Self { parent: (0..cells as u32).collect(), size: vec![1; cells] }
+    /// Every one of so many cells a set of its own.
+    fn reset(&mut self, cells: usize) {
+        self.parent.clear();
+        self.parent.extend(0..cells as u32);
+        self.size.clear();
+        self.size.resize(cells, 1);
     }
 
     fn root(&mut self, mut cell: usize) -> usize {
@@ -66,33 +71,53 @@ fn beside(cell: usize, (rows, columns): (usize, usize), merging: usize) -> impl 
 /// A `minimum_area` of 0 counts as 1 and one beyond the map as the whole map: the score is then
 /// the lowest value, never "nothing found". NaN where the map is empty or holds a NaN.
 pub fn image_score(map: &AnomalyMap, minimum_area: usize, merging: usize) -> f32 {
-    let map = &map.0;
-    if map.is_empty() || map.iter().any(|v| v.is_nan()) {
-        return f32::NAN;
-    }
-    let minimum_area = minimum_area.clamp(1, map.len());
-    if minimum_area == 1 {
-        return map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    }
-    let values: Vec<f32> = map.iter().copied().collect();
-    // A heap, for the answer usually lies among the first few cells: no need to sort the rest.
-    let mut descending: BinaryHeap<u64> =
-        values.iter().enumerate().map(|(cell, &v)| u64::from(order(v)) << 32 | cell as u64).collect();
-    let mut raised = vec![false; values.len()];
-    let mut sets = Sets::new(values.len());
-    let mut lowest = f32::NAN;
-    while let Some(key) = descending.pop() {
-        let cell = (key & u64::from(u32::MAX)) as usize;
-        raised[cell] = true;
-        lowest = values[cell];
-        for other in beside(cell, map.dim(), merging) {
-            if raised[other] && sets.join(cell, other) as usize >= minimum_area {
-                return lowest;
+    Scorer::default().score(map, minimum_area, merging)
+}
+
+/// Scores maps, one after the other in the same memory.
+#[derive(Debug, Default)]
+pub(super) struct Scorer {
+    /// Every cell with its value, the highest on top.
+    descending: BinaryHeap<u64>,
+    /// Cells at or above the level.
+    raised: Vec<bool>,
+    sets: Sets,
+}
+
+impl Scorer {
+    /// As [`image_score`].
+    pub(super) fn score(&mut self, map: &AnomalyMap, minimum_area: usize, merging: usize) -> f32 {
+        let map = &map.0;
+        if map.is_empty() || map.iter().any(|v| v.is_nan()) {
+            return f32::NAN;
+        }
+        let minimum_area = minimum_area.clamp(1, map.len());
+        if minimum_area == 1 {
+            return map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        }
+        // A heap, for the answer usually lies among the first few cells: no need to sort the rest.
+        let mut keys = std::mem::take(&mut self.descending).into_vec();
+        keys.clear();
+        keys.extend(map.iter().enumerate().map(|(cell, &v)| u64::from(order(v)) << 32 | cell as u64));
+        self.descending = keys.into();
+        self.raised.clear();
+        self.raised.resize(map.len(), false);
+        self.sets.reset(map.len());
+        let columns = map.ncols();
+        let mut lowest = f32::NAN;
+        while let Some(key) = self.descending.pop() {
+            let cell = (key & u64::from(u32::MAX)) as usize;
+            self.raised[cell] = true;
+            lowest = map[[cell / columns, cell % columns]];
+            for other in beside(cell, map.dim(), merging) {
+                if self.raised[other] && self.sets.join(cell, other) as usize >= minimum_area {
+                    return lowest;
+                }
             }
         }
+        // Not reached: the last cell joins the whole map, which is at least `minimum_area` cells.
+        lowest
     }
-    // Not reached: the last cell joins the whole map, which is at least `minimum_area` cells.
-    lowest
 }
 
 /// A connected set of cells above a level.
@@ -109,11 +134,15 @@ pub(super) struct Component {
 /// Regions of `{map > level}` with at least `minimum_area` cells (clamped, and merged, as in
 /// [`image_score`]), highest peak first, equal peaks from the top left.
 pub(super) fn components(map: &Array2<f32>, level: f32, minimum_area: usize, merging: usize) -> Vec<Component> {
+    let mut found = Vec::new();
+    // Most parts are good: nothing to look for and nothing to allocate.
+    if !map.iter().any(|&v| v > level) {
+        return found;
+    }
     let (rows, columns) = map.dim();
     let minimum_area = minimum_area.clamp(1, map.len().max(1));
     let values: Vec<f32> = map.iter().copied().collect();
     let mut open: Vec<bool> = values.iter().map(|&v| v > level).collect();
-    let mut found = Vec::new();
     let mut stack = Vec::new();
     for start in 0..values.len() {
         if !std::mem::take(&mut open[start]) {

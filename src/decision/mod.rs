@@ -11,8 +11,10 @@ use crate::inspection::{
     AnomalyMap, LogLikelihoodMaps, NotInspected, Outcome, Reason, Rectangle, Region, Size, Verdict,
 };
 
+use component::Scorer;
 pub use component::image_score;
 pub use heatmap::{heatmap, outline, overlay};
+use resample::{Resampler, Smoother};
 pub use resample::{enlarge, enlarge_with_aligned_corners, smooth};
 
 /// At most so many regions are named in one decision, the highest peaks.
@@ -35,7 +37,8 @@ pub fn evidence(z: f32, kind: Evidence) -> f32 {
         Evidence::Deviations => z,
         Evidence::Bounded { ceiling } => {
             let (low, high) = if z < ceiling { (z, ceiling) } else { (ceiling, z) };
-            low - (low - high).exp().ln_1p() + BEYOND * (z.max(0.0) / ceiling).ln_1p()
+            let bent = low - (low - high).exp().ln_1p();
+            if z > 0.0 { bent + BEYOND * (z / ceiling).ln_1p() } else { bent }
         }
         // Above the highest that calibration saw there is nothing left to say for a cell.
         Evidence::Likelihood => -(-z).min(0.0).exp(),
@@ -47,39 +50,93 @@ pub fn evidence(z: f32, kind: Evidence) -> f32 {
 /// bilinearly, smoothed by a Gaussian of `smoothing_sigma` cells. Levels beyond those calibrated
 /// are left out, and without any level the map is empty; [`decide`] refuses both.
 pub fn fuse(maps: &LogLikelihoodMaps, calibration: &Calibration) -> AnomalyMap {
-    let Some(finest) = maps.levels.first() else {
-        return AnomalyMap(Array2::zeros((0, 0)));
-    };
-    let (rows, columns) = finest.dim();
-    let mut fused = Array2::<f32>::zeros((rows, columns));
-    for (map, level) in maps.levels.iter().zip(&calibration.levels) {
-        let scaled = map.mapv(|l| level.weight * evidence((level.mean - l) / level.deviation, calibration.evidence));
-        fused += &enlarge(&scaled, rows, columns);
-    }
-    AnomalyMap(smooth(&fused, calibration.smoothing_sigma))
+    let mut decider = Decider::new();
+    decider.fuse(maps, calibration);
+    decider.map
 }
 
-/// The verdict on one picture, and the fused map. `full` is the size of the full frame: regions
-/// are given in its pixels.
-///
-/// A score up to the normal boundary is accepted, up to the abnormal boundary suspect, beyond it
-/// rejected. A map that is not finite everywhere gives [`NotInspected::NotFinite`], and maps that
-/// are not those of the manifest give [`NotInspected::Failed`]: never good by default.
+/// What a [`Decider`] makes of one picture, and the fused map.
 pub fn decide(maps: &LogLikelihoodMaps, manifest: &Manifest, full: Size) -> (Outcome, AnomalyMap) {
-    let expected = manifest.levels.iter().map(|level| (level.rows, level.columns));
-    if maps.levels.is_empty() || !maps.levels.iter().map(Array2::dim).eq(expected) {
-        return (Outcome::not_inspected(NotInspected::Failed), AnomalyMap(Array2::zeros((0, 0))));
+    let mut decider = Decider::new();
+    let outcome = decider.decide(maps, manifest, full);
+    (outcome, decider.map)
+}
+
+/// Decides about pictures, one after the other in the same memory: about an accepted picture of the
+/// size of the one before, without allocating any.
+#[derive(Debug)]
+pub struct Decider {
+    map: AnomalyMap,
+    /// What one level says.
+    scaled: Vec<f32>,
+    resampler: Resampler,
+    smoother: Smoother,
+    scorer: Scorer,
+}
+
+impl Default for Decider {
+    fn default() -> Self {
+        Self::new()
     }
-    let calibration = &manifest.calibration;
-    let map = fuse(maps, calibration);
-    if !maps.is_finite() || !map.0.iter().all(|v| v.is_finite()) {
-        return (Outcome::not_inspected(NotInspected::NotFinite), map);
+}
+
+impl Decider {
+    /// One that has decided about nothing yet.
+    pub fn new() -> Self {
+        Self {
+            map: AnomalyMap(Array2::zeros((0, 0))),
+            scaled: Vec::new(),
+            resampler: Resampler::default(),
+            smoother: Smoother::default(),
+            scorer: Scorer::default(),
+        }
     }
-    let score = image_score(&map, calibration.minimum_area, calibration.merging);
-    let (verdict, boundary) = judge(score, calibration);
-    let reasons = boundary.map(|boundary| Reason::ScoreAboveBoundary { score, boundary }).into_iter().collect();
-    let regions = regions(&map, calibration, manifest.preprocessing.region_of_interest, full);
-    (Outcome { verdict, reasons, image_score: Some(score), regions }, map)
+
+    /// The fused map of the last picture; empty where it could not be made.
+    pub fn map(&self) -> &AnomalyMap {
+        &self.map
+    }
+
+    /// The verdict on one picture. `full` is the size of the full frame: regions are given in its
+    /// pixels.
+    ///
+    /// A score up to the normal boundary is accepted, up to the abnormal boundary suspect, beyond it
+    /// rejected. A map that is not finite everywhere gives [`NotInspected::NotFinite`], and maps that
+    /// are not those of the manifest give [`NotInspected::Failed`]: never good by default.
+    pub fn decide(&mut self, maps: &LogLikelihoodMaps, manifest: &Manifest, full: Size) -> Outcome {
+        let expected = manifest.levels.iter().map(|level| (level.rows, level.columns));
+        if maps.levels.is_empty() || !maps.levels.iter().map(Array2::dim).eq(expected) {
+            self.map = AnomalyMap(Array2::zeros((0, 0)));
+            return Outcome::not_inspected(NotInspected::Failed);
+        }
+        let calibration = &manifest.calibration;
+        self.fuse(maps, calibration);
+        if !maps.is_finite() || !self.map.0.iter().all(|v| v.is_finite()) {
+            return Outcome::not_inspected(NotInspected::NotFinite);
+        }
+        let score = self.scorer.score(&self.map, calibration.minimum_area, calibration.merging);
+        let (verdict, boundary) = judge(score, calibration);
+        let reasons = boundary.map(|boundary| Reason::ScoreAboveBoundary { score, boundary }).into_iter().collect();
+        let regions = regions(&self.map, calibration, manifest.preprocessing.region_of_interest, full);
+        Outcome { verdict, reasons, image_score: Some(score), regions }
+    }
+
+    /// See [`fuse`].
+    fn fuse(&mut self, maps: &LogLikelihoodMaps, calibration: &Calibration) {
+        let finest = maps.levels.first().map_or((0, 0), Array2::dim);
+        if self.map.0.dim() == finest {
+            self.map.0.fill(0.0);
+        } else {
+            self.map.0 = Array2::zeros(finest);
+        }
+        for (map, level) in maps.levels.iter().zip(&calibration.levels) {
+            self.scaled.clear();
+            let say = |l: &f32| level.weight * evidence((level.mean - l) / level.deviation, calibration.evidence);
+            self.scaled.extend(map.iter().map(say));
+            self.resampler.add(&self.scaled, map.dim(), &mut self.map.0);
+        }
+        self.smoother.smooth(&mut self.map.0, calibration.smoothing_sigma);
+    }
 }
 
 /// The verdict on a finite score, and the boundary it passed.

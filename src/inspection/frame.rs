@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Picture;
+use super::CameraPicture;
 
 /// A frame's number at its camera, counted from 1 at the first pad since the program started.
 /// A gap means frames that were grabbed but never reached the scorer.
@@ -66,6 +66,6 @@ pub struct Frame {
     pub captured: Stamp,
     /// How long after capture a decision is useful; none means always.
     pub deadline: Option<Duration>,
-    /// The pixels as the camera gave them, RGB.
-    pub picture: Arc<Picture>,
+    /// The pixels as the camera gave them.
+    pub picture: Arc<CameraPicture>,
 }

@@ -1,5 +1,6 @@
 //! Plain data that travels between rooms. No I/O, no clock, no library handles.
 
+mod camera_picture;
 mod frame;
 mod picture;
 mod png;
@@ -7,6 +8,7 @@ mod record;
 mod score;
 mod verdict;
 
+pub use camera_picture::{CameraPicture, PixelFormat, YuvColour, YuvMatrix};
 pub use frame::{Frame, FrameId, PartSource, Stamp, TimeSource};
 pub use picture::{Mask, Picture, PictureError, Rectangle, Size};
 pub use png::{PngError, encode_mask_png, encode_png};

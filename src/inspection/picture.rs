@@ -98,6 +98,11 @@ impl Picture {
         &mut self.rgb
     }
 
+    /// Packed RGB bytes, taken out.
+    pub fn into_rgb(self) -> Vec<u8> {
+        self.rgb
+    }
+
     /// The three channel values at a place inside the picture.
     pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         let at = (y * self.size.width + x) * 3;

@@ -5,7 +5,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 
 use super::ScoringError;
 use crate::bundle::Preprocessing;
-use crate::inspection::{Picture, Rectangle, Size};
+use crate::inspection::{CameraPicture, Picture, PixelFormat, Rectangle, Size};
 
 /// Cuts pictures to the region of interest and scales them anti-aliased; keeps its buffers.
 ///
@@ -16,6 +16,10 @@ use crate::inspection::{Picture, Rectangle, Size};
 #[derive(Debug, Default)]
 pub struct PictureFitter {
     resizer: Resizer,
+    /// Luma or grey at the model's size.
+    luma: Vec<u8>,
+    /// Chroma at the model's size, as it stands in the picture.
+    chroma: Vec<u8>,
 }
 
 impl PictureFitter {
@@ -31,27 +35,99 @@ impl PictureFitter {
     /// [`ScoringError::RegionOutside`] when the region of interest leaves the picture,
     /// [`ScoringError::Scale`] when the model's size is no size.
     pub fn fit(&mut self, picture: &Picture, preprocessing: &Preprocessing) -> Result<Picture, ScoringError> {
-        let (from, to) = (picture.size(), preprocessing.size);
-        let whole = Rectangle { x: 0, y: 0, width: from.width, height: from.height };
-        let region = preprocessing.region_of_interest.unwrap_or(whole);
-        if !region.fits(from) {
-            return Err(ScoringError::RegionOutside { region, size: from });
-        }
-        if region == whole && from == to {
-            return Ok(picture.clone());
-        }
-        let cut = Size { width: region.width, height: region.height };
-        self.scale(picture, region, to).map_err(|source| ScoringError::Scale { from: cut, to, source })
+        let to = preprocessing.size;
+        let region = region(picture.size(), preprocessing)?;
+        let mut rgb = vec![0; to.width * to.height * 3];
+        self.scale((picture.rgb(), picture.size(), PixelType::U8x3), region, to, &mut rgb)?;
+        let fitted = Picture::from_rgb(to, rgb);
+        fitted.map_err(|source| failed(region, to, source))
     }
 
+    /// As [`PictureFitter::fit`], from a camera's own format into the place of one picture in a tensor,
+    /// `[row, column, channel]` RGB: the planes are scaled first, and only what is left is converted.
+    /// Chroma that is coarser than luma is cut at whole chroma pixels.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// When the place has another length than the model's size takes.
+    pub fn fit_into(
+        &mut self,
+        picture: &CameraPicture,
+        preprocessing: &Preprocessing,
+        into: &mut [u8],
+    ) -> Result<(), ScoringError> {
+        let (from, to) = (picture.size(), preprocessing.size);
+        let cells = to.width * to.height;
+        assert_eq!(into.len(), cells * 3, "the place is not of the model's size");
+        let region = region(from, preprocessing)?;
+        let (luma, chroma) = picture.bytes().split_at(from.width * from.height);
+        match picture.format() {
+            PixelFormat::Rgb => self.scale((picture.bytes(), from, PixelType::U8x3), region, to, into),
+            PixelFormat::Grey => {
+                self.scale_luma(luma, from, region, to)?;
+                into.chunks_exact_mut(3).zip(&self.luma).for_each(|(pixel, &value)| pixel.fill(value));
+                Ok(())
+            }
+            PixelFormat::Yuv { chroma: size, interleaved, colour } => {
+                self.scale_luma(luma, from, region, to)?;
+                let region = scaled(region, from, size);
+                let mut pairs = std::mem::take(&mut self.chroma);
+                pairs.resize(cells * 2, 0);
+                let done = if interleaved {
+                    self.scale((chroma, size, PixelType::U8x2), region, to, &mut pairs)
+                } else {
+                    let (u, v) = chroma.split_at(size.width * size.height);
+                    let (into_u, into_v) = pairs.split_at_mut(cells);
+                    self.scale((u, size, PixelType::U8), region, to, into_u)
+                        .and_then(|()| self.scale((v, size, PixelType::U8), region, to, into_v))
+                };
+                self.chroma = pairs;
+                done?;
+                if interleaved {
+                    colour.to_rgb(&self.luma, self.chroma.as_chunks().0.iter().copied(), into);
+                } else {
+                    let (u, v) = self.chroma.split_at(cells);
+                    colour.to_rgb(&self.luma, u.iter().zip(v).map(|(&u, &v)| [u, v]), into);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn scale_luma(&mut self, luma: &[u8], from: Size, region: Rectangle, to: Size) -> Result<(), ScoringError> {
+        let mut scaled = std::mem::take(&mut self.luma);
+        scaled.resize(to.width * to.height, 0);
+        let done = self.scale((luma, from, PixelType::U8), region, to, &mut scaled);
+        self.luma = scaled;
+        done
+    }
+
+    /// Scales the region of a plane.
     fn scale(
         &mut self,
-        picture: &Picture,
+        (plane, from, pixels): (&[u8], Size, PixelType),
         region: Rectangle,
         to: Size,
-    ) -> Result<Picture, Box<dyn std::error::Error + Send + Sync>> {
-        let from = picture.size();
-        let source = ImageRef::new(from.width.try_into()?, from.height.try_into()?, picture.rgb(), PixelType::U8x3)?;
+        into: &mut [u8],
+    ) -> Result<(), ScoringError> {
+        let whole = Rectangle { x: 0, y: 0, width: from.width, height: from.height };
+        if region == whole && from == to {
+            into.copy_from_slice(plane);
+            return Ok(());
+        }
+        self.resize((plane, from, pixels), region, to, into).map_err(|source| failed(region, to, source))
+    }
+
+    fn resize(
+        &mut self,
+        (plane, from, pixels): (&[u8], Size, PixelType),
+        region: Rectangle,
+        to: Size,
+        into: &mut [u8],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let source = ImageRef::new(from.width.try_into()?, from.height.try_into()?, plane, pixels)?;
         // A view of the region alone, not the resizer's own crop: that lets the kernel reach over
         // the region's border.
         let source = CroppedImage::new(
@@ -61,16 +137,41 @@ impl PictureFitter {
             region.width.try_into()?,
             region.height.try_into()?,
         )?;
-        let mut target = Image::new(to.width.try_into()?, to.height.try_into()?, PixelType::U8x3);
+        if to.width * to.height == 0 {
+            return Err("nothing is left of it".into());
+        }
+        let mut target = Image::from_slice_u8(to.width.try_into()?, to.height.try_into()?, into, pixels)?;
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-        self.resizer.resize(&source, &mut target, &options)?;
-        Ok(Picture::from_rgb(to, target.into_vec())?)
+        Ok(self.resizer.resize(&source, &mut target, &options)?)
     }
+}
+
+/// The part of a picture that the model sees.
+fn region(from: Size, preprocessing: &Preprocessing) -> Result<Rectangle, ScoringError> {
+    let whole = Rectangle { x: 0, y: 0, width: from.width, height: from.height };
+    let region = preprocessing.region_of_interest.unwrap_or(whole);
+    if region.fits(from) { Ok(region) } else { Err(ScoringError::RegionOutside { region, size: from }) }
+}
+
+/// A region of a picture in the pixels of one of its coarser planes: all that it touches.
+fn scaled(region: Rectangle, from: Size, plane: Size) -> Rectangle {
+    let span = |at: usize, length: usize, from: usize, plane: usize| {
+        let first = at * plane / from;
+        (first, ((at + length) * plane).div_ceil(from).min(plane).saturating_sub(first).max(1))
+    };
+    let (x, width) = span(region.x, region.width, from.width, plane.width);
+    let (y, height) = span(region.y, region.height, from.height, plane.height);
+    Rectangle { x, y, width, height }
+}
+
+fn failed(region: Rectangle, to: Size, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ScoringError {
+    ScoringError::Scale { from: Size { width: region.width, height: region.height }, to, source: source.into() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspection::{YuvColour, YuvMatrix};
 
     fn picture(width: usize, height: usize, value: impl Fn(usize, usize) -> [u8; 3]) -> Picture {
         let rgb = (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).flat_map(|(x, y)| value(x, y)).collect();
@@ -141,6 +242,55 @@ mod tests {
             let fresh = PictureFitter::new().fit(&noisy, &to(48, 32)).unwrap();
             assert_eq!(used.fit(&noisy, &to(48, 32)).unwrap(), fresh);
         }
+    }
+
+    const TELEVISION: YuvColour = YuvColour { matrix: YuvMatrix::Bt709, full_range: false };
+
+    /// A smooth picture of 4:2:0, in both orders, and the same in RGB.
+    fn smooth_yuv(size: Size) -> ([CameraPicture; 2], Picture) {
+        let chroma = Size { width: size.width / 2, height: size.height / 2 };
+        let wave = |x: usize, y: usize, by: f32| (128.0 + 60.0 * ((x as f32 + y as f32) * by).sin()) as u8;
+        let plane = |of: Size, by: f32| -> Vec<u8> {
+            (0..of.height).flat_map(|y| (0..of.width).map(move |x| wave(x, y, by))).collect()
+        };
+        let (luma, u, v) = (plane(size, 0.02), plane(chroma, 0.03), plane(chroma, 0.05));
+        let beside: Vec<u8> = u.iter().zip(&v).flat_map(|(&u, &v)| [u, v]).collect();
+        let format = |interleaved| PixelFormat::Yuv { chroma, interleaved, colour: TELEVISION };
+        let pictures = [(false, [u, v].concat()), (true, beside)].map(|(interleaved, chroma)| {
+            CameraPicture::new(size, format(interleaved), [&luma[..], &chroma].concat()).unwrap()
+        });
+        let rgb = pictures[0].to_rgb();
+        (pictures, rgb)
+    }
+
+    #[test]
+    fn scaled_planes_are_the_scaled_picture_in_every_format() {
+        let (pictures, rgb) = smooth_yuv(Size { width: 320, height: 240 });
+        let region = Some(Rectangle { x: 31, y: 20, width: 201, height: 160 });
+        for preprocessing in [to(64, 48), Preprocessing { region_of_interest: region, ..to(96, 64) }] {
+            let expected = PictureFitter::new().fit(&rgb, &preprocessing).unwrap();
+            let mut fitted = [(); 2].map(|()| vec![0; expected.rgb().len()]);
+            for (picture, fitted) in pictures.iter().zip(&mut fitted) {
+                PictureFitter::new().fit_into(picture, &preprocessing, fitted).unwrap();
+                let off = fitted.iter().zip(expected.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+                assert!(off <= 4, "{off}");
+            }
+            assert_eq!(fitted[0], fitted[1]);
+            let mut direct = vec![0; expected.rgb().len()];
+            PictureFitter::new().fit_into(&rgb.clone().into(), &preprocessing, &mut direct).unwrap();
+            assert_eq!(direct, expected.rgb());
+        }
+    }
+
+    #[test]
+    fn grey_becomes_three_equal_channels() {
+        let size = Size { width: 40, height: 30 };
+        let grey = (0..1200).map(|at| (at % 251) as u8).collect();
+        let grey = CameraPicture::new(size, PixelFormat::Grey, grey).unwrap();
+        let expected = PictureFitter::new().fit(&grey.to_rgb(), &to(16, 16)).unwrap();
+        let mut fitted = vec![0; expected.rgb().len()];
+        PictureFitter::new().fit_into(&grey, &to(16, 16), &mut fitted).unwrap();
+        assert_eq!(fitted, expected.rgb());
     }
 
     #[test]

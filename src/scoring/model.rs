@@ -1,5 +1,6 @@
 //! A bundle's model in a session.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use tracing::info;
 use super::contract::{self, Axis, broken};
 use super::{Provider, ScoringError, SessionOptions, provider};
 use crate::bundle::{Bundle, METADATA_NAME, METADATA_VERSION, MODEL_INPUT, Manifest};
-use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture};
+use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture, Size};
 
 /// A bundle's ONNX model, loaded and checked against its manifest.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Model {
     provider: Provider,
     /// The input tensor, `[batch, row, column, channel]`, kept between runs.
     input: Vec<u8>,
+    /// What the last runs said, a picture each.
+    maps: Vec<LogLikelihoodMaps>,
 }
 
 impl Model {
@@ -44,9 +47,10 @@ impl Model {
             session,
             provider,
             input: vec![0; size.width * size.height * 3],
+            maps: Vec::new(),
         };
         // Shows the real shapes, and pays for the first allocations before a frame waits for it.
-        model.run(1)?;
+        model.run(0..1)?;
         let ModelIdentity { name, version, .. } = &model.identity;
         info!(model = name, version, %provider, "model loaded");
         Ok(model)
@@ -72,65 +76,96 @@ impl Model {
         &self.path
     }
 
-    /// Scores pictures of model size as one batch, in their order. Values may be infinite or not
-    /// numbers where the model gives such: see [`LogLikelihoodMaps::is_finite`].
+    /// The place of a picture in the input tensor, `[row, column, channel]` RGB, to be written before
+    /// [`Model::score_placed`]. Places of a batch are numbered from 0.
+    pub fn place(&mut self, index: usize) -> &mut [u8] {
+        let size = self.manifest.preprocessing.size;
+        let length = size.width * size.height * 3;
+        if self.input.len() < (index + 1) * length {
+            self.input.resize((index + 1) * length, 0);
+        }
+        &mut self.input[index * length..(index + 1) * length]
+    }
+
+    /// Scores what was written into the given places as one batch, in their order. The maps stand in
+    /// memory that the next run takes again. Values may be infinite or not numbers where the model
+    /// gives such: see [`LogLikelihoodMaps::is_finite`].
+    ///
+    /// # Errors
+    /// [`ScoringError`] when the run fails.
+    ///
+    /// # Panics
+    /// When a place was never written.
+    pub fn score_placed(&mut self, places: Range<usize>) -> Result<&[LogLikelihoodMaps], ScoringError> {
+        let count = places.len();
+        if count > 0 {
+            self.run(places)?;
+        }
+        Ok(&self.maps[..count])
+    }
+
+    /// What the last run said of its picture of that number, from 0.
+    pub fn scored(&self, index: usize) -> Option<&LogLikelihoodMaps> {
+        self.maps.get(index)
+    }
+
+    /// Scores pictures of model size as one batch, in their order; as [`Model::score_placed`].
     ///
     /// # Errors
     /// [`ScoringError`] when a picture has another size or the run fails.
     pub fn score(&mut self, pictures: &[&Picture]) -> Result<Vec<LogLikelihoodMaps>, ScoringError> {
         let expected = self.manifest.preprocessing.size;
-        self.input.clear();
         for (index, picture) in pictures.iter().enumerate() {
             if picture.size() != expected {
                 return Err(ScoringError::PictureSize { index, expected, found: picture.size() });
             }
-            self.input.extend_from_slice(picture.rgb());
+            self.place(index).copy_from_slice(picture.rgb());
         }
-        if pictures.is_empty() { Ok(Vec::new()) } else { self.run(pictures.len()) }
+        Ok(self.score_placed(0..pictures.len())?.to_vec())
     }
 
-    /// Time of one run of the session alone on what the input tensor holds from the last scoring: no
-    /// copies, nothing taken apart. For measuring.
+    /// Time of one run of the session alone on what the first place holds: no copies, nothing taken
+    /// apart. For measuring.
     ///
     /// # Errors
     /// [`ScoringError::Run`].
     pub fn time_run(&mut self) -> Result<Duration, ScoringError> {
-        let size = self.manifest.preprocessing.size;
-        let batch = self.input.len() / (size.height * size.width * 3);
+        let Size { width, height } = self.manifest.preprocessing.size;
         let path = &self.path;
-        let failed = |source| ScoringError::Run { path: path.clone(), batch, source };
+        let failed = |source| ScoringError::Run { path: path.clone(), batch: 1, source };
         let began = Instant::now();
-        let input =
-            TensorRef::from_array_view(([batch, size.height, size.width, 3], self.input.as_slice())).map_err(failed)?;
-        drop(self.session.run(ort::inputs![input]).map_err(failed)?);
+        let input = TensorRef::from_array_view(([1, height, width, 3], &self.input[..height * width * 3]));
+        drop(self.session.run(ort::inputs![input.map_err(failed)?]).map_err(failed)?);
         Ok(began.elapsed())
     }
 
-    /// Runs the input tensor and takes the maps apart.
-    fn run(&mut self, batch: usize) -> Result<Vec<LogLikelihoodMaps>, ScoringError> {
-        let path = &self.path;
+    /// Runs the given places and takes the maps apart.
+    fn run(&mut self, places: Range<usize>) -> Result<(), ScoringError> {
+        let Self { path, session, input, maps, .. } = self;
+        let batch = places.len();
         let failed = |source| ScoringError::Run { path: path.clone(), batch, source };
-        let size = self.manifest.preprocessing.size;
-        let input =
-            TensorRef::from_array_view(([batch, size.height, size.width, 3], self.input.as_slice())).map_err(failed)?;
-        let outputs = self.session.run(ort::inputs![input]).map_err(failed)?;
+        let Size { width, height } = self.manifest.preprocessing.size;
+        let length = width * height * 3;
+        let input = &input[places.start * length..places.end * length];
+        let input = TensorRef::from_array_view(([batch, height, width, 3], input)).map_err(failed)?;
+        let outputs = session.run(ort::inputs![input]).map_err(failed)?;
         let levels = &self.manifest.levels;
-        let mut maps: Vec<_> =
-            (0..batch).map(|_| LogLikelihoodMaps { levels: Vec::with_capacity(levels.len()) }).collect();
-        for level in levels {
+        while maps.len() < batch {
+            let levels = levels.iter().map(|level| Array2::zeros((level.rows, level.columns))).collect();
+            maps.push(LogLikelihoodMaps { levels });
+        }
+        for (number, level) in levels.iter().enumerate() {
             let (shape, values) = contract::values(path, &outputs, &level.output)?;
             let expected = [batch, level.rows, level.columns];
-            let odd =
-                || broken(path, format!("output `{}`", level.output), format!("{expected:?}"), format!("{shape:?}"));
             if shape != expected {
-                return Err(odd());
+                let output = format!("output `{}`", level.output);
+                return Err(broken(path, output, format!("{expected:?}"), format!("{shape:?}")));
             }
             for (maps, values) in maps.iter_mut().zip(values.chunks_exact(level.rows * level.columns)) {
-                let map = Array2::from_shape_vec((level.rows, level.columns), values.to_vec()).map_err(|_| odd())?;
-                maps.levels.push(map);
+                maps.levels[number].iter_mut().zip(values).for_each(|(into, &value)| *into = value);
             }
         }
-        Ok(maps)
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::features::LevelBank;
+use super::features::{LevelBank, Source};
 use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{FlowShape, matrix_product_gflops};
 use super::settings::Settings;
@@ -49,7 +49,8 @@ pub fn training_step(threads: usize, steps: usize) -> Result<Vec<StepCost>, FitE
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut bank = LevelBank::new(side, side, channels);
         for _ in 0..PICTURES.max(PIXELS / (side * side)) {
-            bank.push(&Array3::from_shape_simple_fn((side, side, channels), || rng.random_range(-1.7..1.7)), 1)?;
+            let map = Array3::from_shape_simple_fn((side, side, channels), || rng.random_range(-1.7..1.7));
+            bank.push(&map, Source::every(0, 1))?;
         }
         let shape = FlowShape { channels, blocks: 8, hidden: FlowShape::paper_hidden(channels) };
         let inner = shape.first() * shape.hidden + shape.hidden * 2 * shape.second() + channels * channels;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::TrainError;
 use super::calibration::{Trial, calibrate};
-use super::features::{ChannelStatistics, FeatureBank};
+use super::features::{ChannelStatistics, FeatureBank, Source};
 use super::fit::LevelFit;
 use super::flow::FoldedFlow;
 use super::gather::Pictures;
@@ -40,7 +40,7 @@ pub(super) fn level_shapes(bank: &FeatureBank, settings: &Settings) -> Vec<Level
         .zip(&bank.sources)
         .map(|(level, source)| {
             let stride = settings.size.height / level.rows;
-            let context = if source.pooling == settings.pooling { "" } else { "_context" };
+            let context = if *source == Source::every(source.map, settings.pooling) { "" } else { "_context" };
             let output = format!("log_likelihood_{stride}{context}");
             LevelShape { output, stride, rows: level.rows, columns: level.columns }
         })

@@ -17,7 +17,7 @@ fn frame(camera: &str, id: u64, at: Instant) -> Frame {
         part_source: PartSource::Counter,
         captured: Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival },
         deadline: None,
-        picture: Arc::new(Picture::from_rgb(Size { width: 1, height: 1 }, vec![0; 3]).unwrap()),
+        picture: Arc::new(Picture::from_rgb(Size { width: 1, height: 1 }, vec![0; 3]).unwrap().into()),
     }
 }
 

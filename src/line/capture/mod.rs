@@ -17,6 +17,7 @@ mod error;
 mod folder;
 mod launch;
 mod pipeline;
+mod sample;
 mod stamp;
 mod supervisor;
 

@@ -10,23 +10,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
-use gstreamer_video as gst_video;
-use gstreamer_video::prelude::*;
 
 use super::folder::{self, FolderSource};
 use super::stamp::{Grabbed, PART_EVENT, Pending, is_whole};
 use super::{CaptureError, CaptureEvent, LaunchDescription, LostFrame};
 use crate::config::CameraConfig;
-use crate::inspection::{Frame, FrameId, NotInspected, PartSource, Picture, Size, Stamp, TimeSource};
+use crate::inspection::{Frame, FrameId, NotInspected, PartSource, Stamp, TimeSource};
 
-/// What follows every description. `dither=none` and the default matrix keep RGB pictures exact;
-/// few buffers and no dropping make a slow reader felt upstream instead of losing frames unseen.
-const ENDING: &str = "! videoconvert dither=none ! video/x-raw,format=RGB \
+/// What follows every description. Frames of the formats that [`super::sample`] reads pass as they are,
+/// for to convert one at full size takes longer than to scale it; `dither=none` and the default matrix
+/// keep RGB pictures exact; few buffers and no dropping make a slow reader felt upstream instead of
+/// losing frames unseen.
+const ENDING: &str = "! videoconvert dither=none \
+     ! video/x-raw,format={RGB,GRAY8,NV12,I420,Y42B,Y444} \
      ! appsink name=linegate-sink sync=false max-buffers=2 drop=false enable-last-sample=false";
 /// Caps that mark the meta which carries a frame's number.
 const NUMBER_CAPS: &str = "timestamp/x-linegate-frame";
-/// Largest picture side, pixels: a bound on what a broken header may make us allocate.
-const MAX_SIDE: u32 = 32_768;
 
 /// A camera that was found to be buildable.
 #[derive(Debug)]
@@ -260,7 +259,7 @@ impl Feed {
         };
         self.lose(overtaken, NotInspected::Lost);
         self.say_up();
-        let picture = match read(sample) {
+        let picture = match super::sample::read(sample) {
             Ok(picture) => Arc::new(picture),
             Err(problem) => {
                 tracing::warn!(camera = %self.camera, frame = grabbed.id.0, problem, "picture unusable: the frame is lost");
@@ -312,28 +311,4 @@ fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>) {
             _ => gst::PadProbeReturn::Ok,
         }
     });
-}
-
-/// Copies an RGB sample out, rows tightly packed: GStreamer pads them to 4 bytes, and a camera
-/// driver may take its buffer back.
-fn read(sample: &gst::Sample) -> Result<Picture, &'static str> {
-    let buffer = sample.buffer().ok_or("there is no buffer")?;
-    if buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
-        return Err("the decoder calls it corrupted");
-    }
-    let caps = sample.caps().ok_or("there are no caps")?;
-    let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| "the caps are no video caps")?;
-    if info.width() == 0 || info.height() == 0 || info.width() > MAX_SIDE || info.height() > MAX_SIDE {
-        return Err("its size is out of bounds");
-    }
-    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)
-        .map_err(|_| "the buffer is smaller than its caps say")?;
-    let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| "it stands upside down")?;
-    let rows = frame.plane_data(0).map_err(|_| "it has no pixels")?;
-    let (width, height) = (info.width() as usize, info.height() as usize);
-    let mut rgb = Vec::with_capacity(width * height * 3);
-    for row in rows.chunks(stride).take(height) {
-        rgb.extend_from_slice(row.get(..width * 3).ok_or("a row is too short")?);
-    }
-    Picture::from_rgb(Size { width, height }, rgb).map_err(|_| "rows are missing")
 }

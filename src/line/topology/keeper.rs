@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use super::error::LineError;
 use crate::config;
-use crate::inspection::{AnomalyMap, Decision, Picture};
+use crate::inspection::{AnomalyMap, CameraPicture, Decision};
 use crate::line::archive::Archive;
 
 /// Frames waiting for the disk at most.
@@ -18,7 +18,7 @@ const QUEUE: usize = 16;
 
 struct Kept {
     decision: Decision,
-    picture: Arc<Picture>,
+    picture: Arc<CameraPicture>,
     map: Option<AnomalyMap>,
 }
 
@@ -58,7 +58,7 @@ impl Keeper {
         let store = move || {
             for kept in receiver {
                 // The archive counts and logs its own failures; the line goes on.
-                let _ = archive.store(&kept.decision, &kept.picture, kept.map.as_ref());
+                let _ = archive.store(&kept.decision, &kept.picture.to_rgb(), kept.map.as_ref());
                 left.fetch_sub(1, Ordering::SeqCst);
             }
         };
@@ -92,7 +92,7 @@ impl Keeper {
 
 impl Place<'_> {
     /// Hands the frame over.
-    pub(super) fn store(mut self, decision: Decision, picture: Arc<Picture>, map: Option<AnomalyMap>) {
+    pub(super) fn store(mut self, decision: Decision, picture: Arc<CameraPicture>, map: Option<AnomalyMap>) {
         let sender = self.keeper.sender.lock().unwrap_or_else(PoisonError::into_inner);
         // Never full: the queue has as many places as can be reserved.
         self.used = sender.as_ref().is_some_and(|s| s.try_send(Kept { decision, picture, map }).is_ok());

@@ -80,7 +80,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::inspection::{PartSource, Picture, Size, Stamp, TimeSource};
+    use crate::inspection::{CameraPicture, PartSource, PixelFormat, Size, Stamp, TimeSource};
 
     fn frame(id: u64, at: Instant, deadline_ms: Option<u64>) -> Frame {
         Frame {
@@ -90,7 +90,7 @@ mod tests {
             part_source: PartSource::None,
             captured: Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival },
             deadline: deadline_ms.map(Duration::from_millis),
-            picture: Arc::new(Picture::from_rgb(Size { width: 1, height: 1 }, vec![0; 3]).unwrap()),
+            picture: Arc::new(CameraPicture::new(Size { width: 1, height: 1 }, PixelFormat::Rgb, vec![0; 3]).unwrap()),
         }
     }
 

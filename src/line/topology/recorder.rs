@@ -12,8 +12,8 @@ use super::latency::Latencies;
 use crate::bundle::ImageBoundary;
 use crate::config::{Config, Decisions, Policy, Station};
 use crate::inspection::{
-    AnomalyMap, DECISION_SCHEMA_VERSION, Decision, Frame, FrameId, Latency, ModelIdentity, NotInspected, Outcome,
-    PartSource, Picture, Stamp, Verdict,
+    AnomalyMap, CameraPicture, DECISION_SCHEMA_VERSION, Decision, Frame, FrameId, Latency, ModelIdentity, NotInspected,
+    Outcome, PartSource, Stamp, Verdict,
 };
 use crate::line::capture::LostFrame;
 use crate::line::publishing::{Delivery, Stats};
@@ -26,7 +26,7 @@ pub(super) struct Subject {
     part_source: PartSource,
     captured: Stamp,
     deadline: Option<Duration>,
-    picture: Option<Arc<Picture>>,
+    picture: Option<Arc<CameraPicture>>,
 }
 
 impl From<Frame> for Subject {
@@ -165,6 +165,11 @@ impl Recorder {
         }
     }
 
+    /// Whether frames are archived, so that their maps are wanted.
+    pub(super) fn archives(&self) -> bool {
+        self.keeper.is_some()
+    }
+
     /// Counts a batch that was scored.
     pub(super) fn count_batch(&self) {
         self.lock().stats.batches += 1;
@@ -253,7 +258,7 @@ impl Recorder {
     fn archive_place(
         &self,
         decision: &mut Decision,
-        picture: Option<&Arc<Picture>>,
+        picture: Option<&Arc<CameraPicture>>,
         with_map: bool,
     ) -> Option<super::keeper::Place<'_>> {
         let keeper = self.keeper.as_ref()?;

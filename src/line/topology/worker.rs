@@ -10,17 +10,23 @@ use super::Shared;
 use super::ledger::{deadline, key};
 use super::model::{ActiveModel, Successor};
 use super::recorder::{Judgement, ms};
-use crate::decision::decide;
-use crate::inspection::{Latency, LogLikelihoodMaps, NotInspected, Picture};
+use crate::decision::Decider;
+use crate::inspection::{Latency, NotInspected};
 use crate::line::batching::{Batch, Batched, Taken};
 use crate::scoring::PictureFitter;
 
 /// How long one wait for a batch lasts, so that a new model is taken over on an idle line too.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// What works on frames one after the other, in the same memory.
+struct Desk {
+    fitter: PictureFitter,
+    decider: Decider,
+}
+
 /// Scores batches until the queue is closed and empty. Swaps models between two batches.
 pub(super) fn work(shared: &Shared, mut active: ActiveModel, successor: &Successor) {
-    let mut fitter = PictureFitter::new();
+    let mut desk = Desk { fitter: PictureFitter::new(), decider: Decider::new() };
     loop {
         if let Some(model) = successor.take() {
             tracing::info!(
@@ -33,16 +39,16 @@ pub(super) fn work(shared: &Shared, mut active: ActiveModel, successor: &Success
             active = model;
         }
         match shared.queue.take(PATIENCE) {
-            Taken::Batch(batch) => score(shared, &mut active, &mut fitter, batch),
+            Taken::Batch(batch) => score(shared, &mut active, &mut desk, batch),
             Taken::Nothing => {}
             Taken::Closed => return,
         }
     }
 }
 
-fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, batch: Batch) {
+fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batch) {
     let now = Instant::now();
-    let mut ready: Vec<(Batched, Picture)> = Vec::with_capacity(batch.frames.len());
+    let mut ready: Vec<Batched> = Vec::with_capacity(batch.frames.len());
     for one in batch.frames {
         // Somebody else has decided: its deadline passed while it waited.
         if !shared.ledger().is_open(&key(&one.frame)) {
@@ -53,10 +59,12 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
             continue;
         }
         let preprocessing = active.manifest(&one.frame.camera).preprocessing;
-        match guarded(|| fitter.fit(&one.frame.picture, &preprocessing)) {
-            Ok(picture) => ready.push((one, picture)),
+        // Straight into the model's input: no copy between.
+        let place = active.model.place(ready.len());
+        match guarded(|| desk.fitter.fit_into(&one.frame.picture, &preprocessing, place)) {
+            Ok(()) => ready.push(one),
             Err(problem) => {
-                *fitter = PictureFitter::new();
+                desk.fitter = PictureFitter::new();
                 fail(shared, &one, &problem);
             }
         }
@@ -65,22 +73,27 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
         return;
     }
     shared.recorder.count_batch();
-    let pictures: Vec<&Picture> = ready.iter().map(|(_, picture)| picture).collect();
-    let maps: Vec<Result<LogLikelihoodMaps, String>> = match run(active, &pictures) {
-        Ok(maps) => maps.into_iter().map(Ok).collect(),
-        Err(problem) => {
-            tracing::warn!(frames = ready.len(), problem, "batch not scored: every frame is tried alone");
-            pictures.iter().map(|picture| run(active, &[*picture]).and_then(only)).collect()
+    let together = guarded(|| active.model.score_placed(0..ready.len()).map(|_| ()));
+    if let Err(problem) = &together {
+        tracing::warn!(frames = ready.len(), problem, "batch not scored: every frame is tried alone");
+    }
+    let mut scored = Instant::now();
+    for (place, one) in ready.into_iter().enumerate() {
+        let mut at = place;
+        let mut run = Ok(());
+        if together.is_err() {
+            (at, run) = (0, guarded(|| active.model.score_placed(place..place + 1).map(|_| ())));
+            scored = Instant::now();
         }
-    };
-    let scored = Instant::now();
-    for ((one, _), maps) in ready.into_iter().zip(maps) {
         let manifest = active.manifest(&one.frame.camera);
-        let judged =
-            maps.and_then(|maps| guarded(|| Ok::<_, String>(decide(&maps, manifest, one.frame.picture.size()))));
-        let (outcome, map) = match judged {
-            Ok(judged) => judged,
+        let judged = run.and_then(|()| {
+            let maps = active.model.scored(at).ok_or("the model gave no result")?;
+            guarded(|| Ok::<_, String>(desk.decider.decide(maps, manifest, one.frame.picture.size())))
+        });
+        let outcome = match judged {
+            Ok(outcome) => outcome,
             Err(problem) => {
+                desk.decider = Decider::new();
                 fail(shared, &one, &problem);
                 continue;
             }
@@ -96,25 +109,13 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
                 decide_ms: 0.0,
             };
             let model = Some((active.identity.clone(), manifest.calibration.image));
-            Judgement { outcome, map: Some(map), model, latency: Some(latency) }
+            let map = shared.recorder.archives().then(|| desk.decider.map().clone());
+            Judgement { outcome, map, model, latency: Some(latency) }
         };
         if !shared.conclude(&key(&one.frame), judgement) {
             shared.late_results.fetch_add(1, Ordering::SeqCst);
         }
     }
-}
-
-fn run(active: &mut ActiveModel, pictures: &[&Picture]) -> Result<Vec<LogLikelihoodMaps>, String> {
-    let maps = guarded(|| active.model.score(pictures))?;
-    if maps.len() == pictures.len() {
-        Ok(maps)
-    } else {
-        Err(format!("the model gave {} results for {} pictures", maps.len(), pictures.len()))
-    }
-}
-
-fn only(maps: Vec<LogLikelihoodMaps>) -> Result<LogLikelihoodMaps, String> {
-    maps.into_iter().next().ok_or_else(|| "the model gave no result".into())
 }
 
 fn fail(shared: &Shared, one: &Batched, problem: &str) {

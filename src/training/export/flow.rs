@@ -7,6 +7,7 @@ use ndarray::Array2;
 
 use super::graph::{GraphBuilder, integer_attribute, integers_attribute};
 use crate::scoring::Layout;
+use crate::training::features::Source;
 use crate::training::flow::{FoldedBlock, FoldedFlow};
 
 /// Opset from which the reductions take their axes as an input.
@@ -31,7 +32,7 @@ pub(super) fn append(
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let cells = rows * columns;
     let name = |part: &str| format!("flow{level}/{part}");
-    let features = to_rows_and_columns(graph, level, flow.source.pooling, (features, layout));
+    let features = to_rows_and_columns(graph, level, flow.source, (features, layout));
 
     // 0 keeps the batch axis: were the map of another size than the flow's grid, the Reshape would
     // fail instead of mixing cells of different pictures.
@@ -76,7 +77,7 @@ pub(super) fn append(
 fn to_rows_and_columns(
     graph: &mut GraphBuilder,
     level: usize,
-    pooling: usize,
+    source: Source,
     (features, layout): (&str, Layout),
 ) -> String {
     let name = |part: &str| format!("flow{level}/{part}");
@@ -85,17 +86,17 @@ fn to_rows_and_columns(
     };
     let mut features = features.to_owned();
     let mut layout = layout;
-    if pooling > 1 {
+    if source.pooling > 1 {
         if layout == Layout::Nhwc {
             features = transpose(graph, &features, &name("channels_first"), [0, 3, 1, 2]);
             layout = Layout::Nchw;
         }
-        let (side, margin) = (pooling as i64, (pooling / 2) as i64);
+        let (side, margin, stride) = (source.pooling as i64, source.margin() as i64, source.stride as i64);
         let attributes = vec![
             integer_attribute("count_include_pad", 0),
             integers_attribute("kernel_shape", &[side; 2]),
             integers_attribute("pads", &[margin; 4]),
-            integers_attribute("strides", &[1; 2]),
+            integers_attribute("strides", &[stride; 2]),
         ];
         features = graph.node("AveragePool", &[&features], &name("pooled"), attributes);
     }

@@ -15,6 +15,7 @@ use super::{IR_VERSION, file, flow};
 use crate::bundle::MODEL_INPUT;
 use crate::inspection::Size;
 use crate::scoring::{BackboneSpec, ColorOrder, Layout};
+use crate::training::features::Source;
 use crate::training::flow::FoldedFlow;
 
 /// Writes one ONNX file that turns camera pixels into log-likelihood maps.
@@ -44,7 +45,8 @@ pub fn export_model(
     let backbone = Backbone::read(backbone, spec, size)?;
     for (level, flow) in flows.iter().enumerate() {
         let map = flow.source.map;
-        let grid = [("channels", flow.channels), ("rows", flow.rows), ("columns", flow.columns)];
+        let cells = |cells: usize| cells * flow.source.stride;
+        let grid = [("channels", flow.channels), ("rows", cells(flow.rows)), ("columns", cells(flow.columns))];
         for (&declared, (what, found)) in backbone.declared[map].iter().zip(grid) {
             if let Some(declared) = declared.filter(|&declared| declared != found) {
                 let output = &spec.outputs[map];
@@ -160,9 +162,11 @@ fn check_flow(flow: &FoldedFlow) -> Result<(), String> {
             "its grid is {columns}x{rows} cells of {channels} channels, expected 1 cell and 2 channels or more"
         ));
     }
-    let pooling = flow.source.pooling;
-    if pooling.is_multiple_of(2) {
-        return Err(format!("it averages features over a side of {pooling}, expected an odd number"));
+    let Source { pooling, stride, .. } = flow.source;
+    if stride == 0 || pooling < stride || !(pooling - stride).is_multiple_of(2) {
+        return Err(format!(
+            "it averages features over a side of {pooling} around every square of {stride}, expected an even difference"
+        ));
     }
     if !flow.constant.is_finite() {
         return Err(format!("its constant is {}", flow.constant));

@@ -1,0 +1,228 @@
+//! A picture as its camera gave it.
+
+use super::{Picture, PictureError, Size};
+
+/// From luma and chroma to red, green and blue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum YuvMatrix {
+    /// ITU-R BT.601: standard definition, JPEG.
+    Bt601,
+    /// ITU-R BT.709: high definition.
+    Bt709,
+    /// ITU-R BT.2020: ultra high definition.
+    Bt2020,
+}
+
+/// What the numbers of a YUV picture mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct YuvColour {
+    /// The matrix.
+    pub matrix: YuvMatrix,
+    /// Whether luma takes 0 to 255 (JPEG) and not 16 to 235.
+    pub full_range: bool,
+}
+
+/// Fraction bits of the conversion's factors.
+const BITS: u32 = 14;
+
+impl YuvColour {
+    /// Luma offset, and the factors on luma, V in red, U and V in green, U in blue.
+    fn factors(self) -> (i32, [i32; 5]) {
+        let (red, blue) = match self.matrix {
+            YuvMatrix::Bt601 => (0.299, 0.114),
+            YuvMatrix::Bt709 => (0.2126, 0.0722),
+            YuvMatrix::Bt2020 => (0.2627, 0.0593),
+        };
+        let green: f64 = 1.0 - red - blue;
+        let (offset, luma, chroma) = if self.full_range { (0, 1.0, 1.0) } else { (16, 255.0 / 219.0, 255.0 / 224.0) };
+        let (v_in_red, u_in_blue) = (2.0 * (1.0 - red), 2.0 * (1.0 - blue));
+        let fixed = |factor: f64| (factor * f64::from(1 << BITS)).round() as i32;
+        let factors = [
+            fixed(luma),
+            fixed(chroma * v_in_red),
+            fixed(-chroma * u_in_blue * blue / green),
+            fixed(-chroma * v_in_red * red / green),
+            fixed(chroma * u_in_blue),
+        ];
+        (offset, factors)
+    }
+
+    /// Converts pixels: one value of `luma` and one pair of `chroma` (U, V) a pixel, packed RGB out.
+    /// What one of them has too many is passed over.
+    pub fn to_rgb(self, luma: &[u8], chroma: impl Iterator<Item = [u8; 2]>, rgb: &mut [u8]) {
+        let (offset, [gain, v_in_red, u_in_green, v_in_green, u_in_blue]) = self.factors();
+        let half = 1 << (BITS - 1);
+        let byte = |value: i32| (value >> BITS).clamp(0, 255) as u8;
+        for ((pixel, &y), [u, v]) in rgb.chunks_exact_mut(3).zip(luma).zip(chroma) {
+            let y = (i32::from(y) - offset) * gain + half;
+            let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
+            pixel[0] = byte(y + v * v_in_red);
+            pixel[1] = byte(y + u * u_in_green + v * v_in_green);
+            pixel[2] = byte(y + u * u_in_blue);
+        }
+    }
+}
+
+/// How the bytes of a [`CameraPicture`] stand, 8 bits each, rows tightly packed, planes one behind the
+/// other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PixelFormat {
+    /// `[row, column, channel]`.
+    Rgb,
+    /// `[row, column]`.
+    Grey,
+    /// Luma `[row, column]`; then U and V of a size of their own.
+    Yuv {
+        /// Columns and rows of U and of V.
+        chroma: Size,
+        /// Whether U and V stand side by side (`[row, column, 2]`) and not one plane behind the other.
+        interleaved: bool,
+        /// What the numbers mean.
+        colour: YuvColour,
+    },
+}
+
+impl PixelFormat {
+    /// Bytes that a picture of `size` takes; none where there are no pixels.
+    fn bytes(self, size: Size) -> Option<usize> {
+        let pixels = |size: Size| size.width.checked_mul(size.height).filter(|&pixels| pixels > 0);
+        match self {
+            Self::Rgb => pixels(size)?.checked_mul(3),
+            Self::Grey => pixels(size),
+            Self::Yuv { chroma, .. } => pixels(size)?.checked_add(pixels(chroma)?.checked_mul(2)?),
+        }
+    }
+}
+
+/// A picture in the format of its camera. To convert it at full size would take longer than to scale
+/// it; so it stays as it is until it is scaled, or kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CameraPicture {
+    size: Size,
+    format: PixelFormat,
+    bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for CameraPicture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CameraPicture({}, {:?})", self.size, self.format)
+    }
+}
+
+impl CameraPicture {
+    /// Wraps the bytes of a picture.
+    ///
+    /// # Errors
+    /// [`PictureError`] when they are more or fewer than the format takes, or the picture is empty.
+    pub fn new(size: Size, format: PixelFormat, bytes: Vec<u8>) -> Result<Self, PictureError> {
+        let expected = format.bytes(size).unwrap_or(0);
+        if expected == 0 || bytes.len() != expected {
+            let channels = if format == PixelFormat::Grey { 1 } else { 3 };
+            return Err(PictureError { size, channels, expected, got: bytes.len() });
+        }
+        Ok(Self { size, format, bytes })
+    }
+
+    /// Width and height.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// How the bytes stand.
+    pub fn format(&self) -> PixelFormat {
+        self.format
+    }
+
+    /// The bytes of all planes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes, to be filled anew.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// At full size in RGB; every pixel takes the chroma that covers it.
+    pub fn to_rgb(&self) -> Picture {
+        let Size { width, height } = self.size;
+        let rgb = match self.format {
+            PixelFormat::Rgb => self.bytes.clone(),
+            PixelFormat::Grey => self.bytes.iter().flat_map(|&value| [value; 3]).collect(),
+            PixelFormat::Yuv { chroma, interleaved, colour } => {
+                let (luma, pairs) = self.bytes.split_at(width * height);
+                let plane = chroma.width * chroma.height;
+                let pair = |at: usize| {
+                    if interleaved { [pairs[2 * at], pairs[2 * at + 1]] } else { [pairs[at], pairs[plane + at]] }
+                };
+                let mut rgb = vec![0; width * height * 3];
+                for (row, (luma, rgb)) in luma.chunks_exact(width).zip(rgb.chunks_exact_mut(width * 3)).enumerate() {
+                    let start = row * chroma.height / height * chroma.width;
+                    let over = (0..width).map(|column| pair(start + column * chroma.width / width));
+                    colour.to_rgb(luma, over, rgb);
+                }
+                rgb
+            }
+        };
+        Picture::from_rgb(self.size, rgb).expect("as many bytes as pixels, times three")
+    }
+}
+
+impl From<Picture> for CameraPicture {
+    fn from(picture: Picture) -> Self {
+        Self { size: picture.size(), format: PixelFormat::Rgb, bytes: picture.into_rgb() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn convert(colour: YuvColour, yuv: [u8; 3]) -> [u8; 3] {
+        let mut rgb = [0; 3];
+        colour.to_rgb(&yuv[..1], std::iter::once([yuv[1], yuv[2]]), &mut rgb);
+        rgb
+    }
+
+    #[test]
+    fn known_colours_come_out_as_the_standards_say() {
+        let jpeg = YuvColour { matrix: YuvMatrix::Bt601, full_range: true };
+        assert_eq!(convert(jpeg, [255, 128, 128]), [255; 3]);
+        assert_eq!(convert(jpeg, [76, 85, 255]), [254, 0, 0], "red of JFIF");
+        let television = YuvColour { matrix: YuvMatrix::Bt709, full_range: false };
+        assert_eq!(convert(television, [16, 128, 128]), [0; 3]);
+        assert_eq!(convert(television, [235, 128, 128]), [255; 3]);
+        // 75 % bars of SMPTE RP 219: yellow and blue.
+        assert_eq!(convert(television, [168, 44, 136]), [191, 191, 0]);
+        assert_eq!(convert(television, [28, 212, 120]), [1, 0, 191]);
+        assert_eq!(convert(television, [255, 128, 128]), [255; 3], "beyond white is white");
+    }
+
+    #[test]
+    fn planes_side_by_side_and_one_behind_the_other_are_the_same_picture() {
+        let colour = YuvColour { matrix: YuvMatrix::Bt601, full_range: false };
+        let (size, chroma) = (Size { width: 3, height: 2 }, Size { width: 2, height: 1 });
+        let format = |interleaved| PixelFormat::Yuv { chroma, interleaved, colour };
+        let luma = [50, 90, 120, 60, 70, 80];
+        let apart = [&luma[..], &[100, 140], &[130, 90]].concat();
+        let beside = [&luma[..], &[100, 130, 140, 90]].concat();
+        let apart = CameraPicture::new(size, format(false), apart).unwrap().to_rgb();
+        assert_eq!(apart, CameraPicture::new(size, format(true), beside).unwrap().to_rgb());
+        assert_eq!(apart.pixel(2, 1), convert(colour, [80, 140, 90]));
+    }
+
+    #[test]
+    fn bytes_that_are_not_the_picture_are_refused() {
+        let size = Size { width: 4, height: 4 };
+        let colour = YuvColour { matrix: YuvMatrix::Bt601, full_range: false };
+        let chroma = Size { width: 2, height: 2 };
+        let yuv = PixelFormat::Yuv { chroma, interleaved: true, colour };
+        for (format, bytes) in [(PixelFormat::Rgb, 48), (PixelFormat::Grey, 16), (yuv, 24)] {
+            assert!(CameraPicture::new(size, format, vec![0; bytes]).is_ok());
+            assert!(CameraPicture::new(size, format, vec![0; bytes - 1]).is_err());
+        }
+        assert!(CameraPicture::new(Size { width: 0, height: 4 }, PixelFormat::Grey, Vec::new()).is_err());
+        let nothing = PixelFormat::Yuv { chroma: Size { width: 0, height: 0 }, interleaved: true, colour };
+        assert!(CameraPicture::new(size, nothing, vec![0; 16]).is_err());
+    }
+}
