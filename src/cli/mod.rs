@@ -11,6 +11,7 @@ mod run;
 mod schema;
 mod score;
 mod train;
+mod tune;
 mod watch;
 
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ pub(super) fn session_options(model: &crate::config::ModelConfig) -> SessionOpti
         providers: model.providers.iter().map(provider).collect(),
         required: model.required,
         threads: model.threads,
+        spinning: model.spinning,
     }
 }
 
@@ -98,8 +100,10 @@ enum Command {
     Models(models::Arguments),
     /// Make a feature extractor from published weights
     Backbone(backbone::Arguments),
-    /// Measure how fast this machine takes a training step
+    /// Measure what training and scoring cost on this machine
     Bench(bench::Arguments),
+    /// Find the threads and the batch that score a bundle fastest on this machine
+    Tune(tune::Arguments),
     /// Print the JSON schema of a published message
     Schema(schema::Arguments),
 }
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Models(arguments) => models::run(&arguments),
         Command::Backbone(arguments) => backbone::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
     };
     result.unwrap_or_else(|error| {

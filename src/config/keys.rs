@@ -108,6 +108,7 @@ const MODEL: &[Key] = &[
     may("providers", Kind::List(1, &Kind::Choice(&["tensorrt", "cuda", "openvino", "cpu"]))),
     may("required", Kind::Bool),
     may("threads", Kind::Integer(0, 256)),
+    may("spinning", Kind::Bool),
 ];
 
 const CAMERA: &[Key] = &[

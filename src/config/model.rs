@@ -81,9 +81,13 @@ pub struct ModelConfig {
     /// Refuse to start when the first provider cannot be had.
     #[serde(default)]
     pub required: bool,
-    /// Threads inside one run of the model, 0 to 256; 0 is one per core.
+    /// Threads inside one run of the model, 0 to 256; 0 is one per core. `linegate tune` measures it.
     #[serde(default)]
     pub threads: usize,
+    /// Whether these threads wait for the next run by spinning: it begins sooner, and the cores of an
+    /// idle line are busy.
+    #[serde(default)]
+    pub spinning: bool,
 }
 
 fn default_providers() -> Vec<ProviderName> {

@@ -1,5 +1,6 @@
 //! A bundle's model in a session.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +37,15 @@ impl Model {
     /// # Errors
     /// [`ScoringError`] saying what was expected and what was found.
     pub fn load(bundle: &Bundle, options: &SessionOptions) -> Result<Self, ScoringError> {
-        let path = bundle.model_path();
+        Self::load_file(&bundle.model_path(), bundle, options)
+    }
+
+    /// As [`Model::load`], from another file that answers to the bundle's manifest.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_file(file: &Path, bundle: &Bundle, options: &SessionOptions) -> Result<Self, ScoringError> {
+        let path = file.to_owned();
         let (session, provider) = provider::open(&path, options)?;
         check(&path, &session, &bundle.manifest)?;
         let size = bundle.manifest.preprocessing.size;
@@ -124,17 +133,19 @@ impl Model {
         Ok(self.score_placed(0..pictures.len())?.to_vec())
     }
 
-    /// Time of one run of the session alone on what the first place holds: no copies, nothing taken
-    /// apart. For measuring.
+    /// Time of one run of the session alone on what the first `batch` places hold: no copies, nothing
+    /// taken apart. For measuring.
     ///
     /// # Errors
     /// [`ScoringError::Run`].
-    pub fn time_run(&mut self) -> Result<Duration, ScoringError> {
+    pub fn time_run(&mut self, batch: NonZeroUsize) -> Result<Duration, ScoringError> {
+        let batch = batch.get();
+        self.place(batch - 1);
         let Size { width, height } = self.manifest.preprocessing.size;
         let path = &self.path;
-        let failed = |source| ScoringError::Run { path: path.clone(), batch: 1, source };
+        let failed = |source| ScoringError::Run { path: path.clone(), batch, source };
         let began = Instant::now();
-        let input = TensorRef::from_array_view(([1, height, width, 3], &self.input[..height * width * 3]));
+        let input = TensorRef::from_array_view(([batch, height, width, 3], &self.input[..batch * height * width * 3]));
         drop(self.session.run(ort::inputs![input.map_err(failed)?]).map_err(failed)?);
         Ok(began.elapsed())
     }

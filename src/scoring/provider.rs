@@ -79,11 +79,14 @@ pub struct SessionOptions {
     pub required: bool,
     /// Threads inside one run; 0 is one per core.
     pub threads: usize,
+    /// Whether these threads wait for the next run by spinning: it begins sooner, and the cores of an
+    /// idle line are busy.
+    pub spinning: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { providers: vec![Provider::Cpu], required: false, threads: 0 }
+        Self { providers: vec![Provider::Cpu], required: false, threads: 0, spinning: false }
     }
 }
 
@@ -94,7 +97,7 @@ pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, Pr
     let environment = environment()?;
     let before_cpu = options.providers.iter().copied().take_while(|&provider| provider != Provider::Cpu);
     for (place, provider) in before_cpu.enumerate() {
-        match session(environment, path, provider, options.threads) {
+        match session(environment, path, provider, options) {
             Ok(session) => return Ok((session, provider)),
             Err(source) if options.required && place == 0 => {
                 return Err(ScoringError::ProviderUnavailable { path: path.to_owned(), provider, source });
@@ -104,23 +107,27 @@ pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, Pr
             }
         }
     }
-    let session = session(environment, path, Provider::Cpu, options.threads)
+    let session = session(environment, path, Provider::Cpu, options)
         .map_err(|source| ScoringError::Open { path: path.to_owned(), source })?;
     Ok((session, Provider::Cpu))
 }
 
-fn session(environment: &Environment, path: &Path, provider: Provider, threads: usize) -> ort::Result<Session> {
+fn session(
+    environment: &Environment,
+    path: &Path,
+    provider: Provider,
+    options: &SessionOptions,
+) -> ort::Result<Session> {
     // ONNX Runtime's own count ignores the limits of a container and pins its threads, so that
     // the sessions of two workers would sit on the same cores.
-    let threads = match threads {
+    let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         given => given,
     };
     Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
-        // Threads that spin between runs keep the cores of an idle line busy.
-        .with_intra_op_spinning(false)?
+        .with_intra_op_spinning(options.spinning)?
         .with_inter_op_spinning(false)?
         .with_execution_providers(provider.dispatches())?
         .commit_from_file(path)

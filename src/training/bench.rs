@@ -1,5 +1,7 @@
-//! How fast this machine takes a training step, beside how fast it multiplies matrices at all.
+//! How fast this machine takes a training step, beside how fast it multiplies matrices at all; and the
+//! naive model that a bundle's is compared with.
 
+use std::path::Path;
 use std::time::Instant;
 
 use ndarray::Array3;
@@ -7,11 +9,50 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::features::{LevelBank, Source};
+use super::export::{ExportError, export_naive_model};
+use super::features::{ChannelStatistics, LevelBank};
 use super::fit::{FitError, LevelFit, StepReport};
-use super::flow::{FlowShape, matrix_product_gflops};
+use super::flow::{Flow, FlowShape, FoldedFlow, matrix_product_gflops};
 use super::settings::Settings;
+use super::warm::{WarmStartError, read_flows};
+use crate::bundle::{Bundle, FLOWS_FILE, METADATA_NAME, METADATA_VERSION};
 use crate::config::Preset;
+use crate::scoring::BackboneSpec;
+
+/// Why there is no naive model.
+#[derive(Debug, thiserror::Error)]
+pub enum NaiveError {
+    /// The bundle's flows.
+    #[error(transparent)]
+    Flows(#[from] WarmStartError),
+    /// The export.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+/// Writes a bundle's model with nothing of its flows folded, as a framework would export it. `backbone`
+/// is the one that the bundle was trained on, which `spec` describes.
+///
+/// # Errors
+/// [`NaiveError`] when the bundle has no flows or they do not fit the backbone.
+pub fn write_naive_model(bundle: &Bundle, backbone: &Path, spec: &BackboneSpec, out: &Path) -> Result<(), NaiveError> {
+    let manifest = &bundle.manifest;
+    let levels = read_flows(&bundle.path.join(FLOWS_FILE))?;
+    let folded: Vec<FoldedFlow> = levels
+        .iter()
+        .zip(&manifest.levels)
+        .map(|(level, shape)| {
+            let ChannelStatistics { mean, deviation } = &level.statistics;
+            FoldedFlow::fold(&level.flow, (shape.rows, shape.columns), level.source, mean, deviation)
+        })
+        .collect();
+    let flows: Vec<&Flow> = levels.iter().map(|level| &level.flow).collect();
+    let outputs: Vec<String> = manifest.levels.iter().map(|level| level.output.clone()).collect();
+    let metadata = [(METADATA_NAME, &manifest.name), (METADATA_VERSION, &manifest.version)]
+        .map(|(key, value)| (key.to_owned(), value.clone()));
+    let size = manifest.preprocessing.size;
+    Ok(export_naive_model(backbone, spec, size, &folded, &flows, &outputs, &metadata, out)?)
+}
 
 /// Pixels of a measured step: the paper's batch.
 const PIXELS: usize = 4096;
@@ -49,8 +90,7 @@ pub fn training_step(threads: usize, steps: usize) -> Result<Vec<StepCost>, FitE
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut bank = LevelBank::new(side, side, channels);
         for _ in 0..PICTURES.max(PIXELS / (side * side)) {
-            let map = Array3::from_shape_simple_fn((side, side, channels), || rng.random_range(-1.7..1.7));
-            bank.push(&map, Source::every(0, 1))?;
+            bank.push(&Array3::from_shape_simple_fn((side, side, channels), || rng.random_range(-1.7..1.7)), 1)?;
         }
         let shape = FlowShape { channels, blocks: 8, hidden: FlowShape::paper_hidden(channels) };
         let inner = shape.first() * shape.hidden + shape.hidden * 2 * shape.second() + channels * channels;

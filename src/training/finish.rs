@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::TrainError;
 use super::calibration::{Trial, calibrate};
-use super::features::{ChannelStatistics, FeatureBank, Source};
+use super::features::{ChannelStatistics, FeatureBank};
 use super::fit::LevelFit;
 use super::flow::FoldedFlow;
 use super::gather::Pictures;
@@ -40,7 +40,7 @@ pub(super) fn level_shapes(bank: &FeatureBank, settings: &Settings) -> Vec<Level
         .zip(&bank.sources)
         .map(|(level, source)| {
             let stride = settings.size.height / level.rows;
-            let context = if *source == Source::every(source.map, settings.pooling) { "" } else { "_context" };
+            let context = if source.pooling == settings.pooling { "" } else { "_context" };
             let output = format!("log_likelihood_{stride}{context}");
             LevelShape { output, stride, rows: level.rows, columns: level.columns }
         })
@@ -58,7 +58,8 @@ pub(super) fn load_exported(folder: &Path, manifest: &Manifest, threads: usize) 
             sha256: String::new(),
         },
     };
-    let options = SessionOptions { providers: vec![Provider::Cpu], required: true, threads };
+    let options =
+        SessionOptions { providers: vec![Provider::Cpu], required: true, threads, ..SessionOptions::default() };
     Ok(Model::load(&bundle, &options)?)
 }
 

@@ -22,8 +22,6 @@ use crate::scoring::{FeatureExtractor, PictureFitter, Provider, SessionOptions};
 
 /// Pictures per run of the backbone: enough to keep its threads busy, few enough for the cache.
 const BATCH: usize = 4;
-/// Side of the square of cells of the coarsest map that is one cell of the context.
-const CONTEXT_STRIDE: usize = 2;
 /// Pictures of one kind that stay in memory: enough variety to paste defects into.
 const KEPT: usize = 512;
 
@@ -150,7 +148,7 @@ pub(super) fn exact_features(
     for batch in pictures.chunks(BATCH) {
         features.extend(extractor.extract(batch)?.iter().map(|maps| {
             let level = |(source, statistics): (&Source, &ChannelStatistics)| {
-                let mut values = pooled(&maps[source.map], *source);
+                let mut values = pooled(&maps[source.map], source.pooling);
                 statistics.standardise(&mut values);
                 values
             };
@@ -168,7 +166,12 @@ pub(super) fn open_backbone(
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<FeatureExtractor, TrainError> {
-    let session = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: settings.threads };
+    let session = SessionOptions {
+        providers: vec![Provider::Cpu],
+        required: true,
+        threads: settings.threads,
+        ..SessionOptions::default()
+    };
     let Settings { size, tile, .. } = *settings;
     if tile == 0 {
         return Ok(FeatureExtractor::load(backbone, size, &session)?);
@@ -198,16 +201,11 @@ pub(super) fn maps(extractor: &FeatureExtractor) -> Vec<(usize, usize, usize)> {
     extractor.levels().iter().map(map).collect()
 }
 
-/// What the levels look at: each of the backbone's `maps` and, where wanted, the coarsest once more for
-/// context.
-pub(super) fn sources(maps: &[(usize, usize, usize)], settings: &Settings) -> Vec<Source> {
-    let mut sources: Vec<_> = (0..maps.len()).map(|map| Source::every(map, settings.pooling)).collect();
-    if let Some(&(rows, columns, _)) = maps.last().filter(|_| settings.context > 0) {
-        // Such an average hardly changes from a cell to the next: every second costs a quarter.
-        let even = rows.is_multiple_of(2) && columns.is_multiple_of(2);
-        let stride = if even { CONTEXT_STRIDE } else { 1 };
-        let pooling = (settings.context + 1 - stride).max(stride);
-        sources.push(Source { map: maps.len() - 1, pooling, stride });
+/// What the levels look at: each of `maps` maps and, where wanted, the coarsest once more for context.
+pub(super) fn sources(maps: usize, settings: &Settings) -> Vec<Source> {
+    let mut sources: Vec<_> = (0..maps).map(|map| Source { map, pooling: settings.pooling }).collect();
+    if settings.context > 0 {
+        sources.push(Source { map: maps - 1, pooling: settings.context });
     }
     sources
 }
@@ -221,7 +219,7 @@ pub(super) fn empty_banks(
     progress: &dyn Progress,
 ) -> Result<(FeatureBank, FeatureBank), TrainError> {
     let maps = maps(extractor);
-    let sources = sources(&maps, settings);
+    let sources = sources(maps.len(), settings);
     let budget = settings.feature_budget_mib << 20;
     let each = picture_bytes(&maps, &sources);
     // Which cells of a defect picture matter is known only once its region is: those stay whole.

@@ -16,9 +16,7 @@ use super::features::{ChannelStatistics, FeatureFileError, LevelBank, Source};
 use super::finish;
 use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{Flow, FlowShape};
-use super::gather::{
-    Pictures, check, empty_banks, exact_features, extract, known_defects, maps, open_backbone, sources,
-};
+use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, open_backbone, sources};
 use super::progress::Progress;
 use super::proposal::{Proposal, ProposalError};
 use super::settings::Settings;
@@ -326,8 +324,11 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
 
 /// What the levels look at, and the shapes of their flows.
 fn shapes(extractor: &FeatureExtractor, settings: &Settings) -> Vec<(Source, FlowShape)> {
-    let maps = maps(extractor);
-    sources(&maps, settings).into_iter().map(|source| (source, FlowShape::of(maps[source.map].2, settings))).collect()
+    let maps = extractor.levels();
+    sources(maps.len(), settings)
+        .into_iter()
+        .map(|source| (source, FlowShape::of(maps[source.map].0, settings)))
+        .collect()
 }
 
 fn used_defects(known: &[KnownDefect]) -> Result<Vec<UsedDefect>, TrainError> {

@@ -1,7 +1,7 @@
 //! The trained flows in a bundle, and the training that starts from them.
 //!
-//! `flows.bin`, all numbers little-endian: the 8 bytes `LGFLOWS` and 0; u32 version (2); u32 number of
-//! levels; then per level u32 map, pooling, stride, channels C, blocks B and hidden width, and f32 channel
+//! `flows.bin`, all numbers little-endian: the 8 bytes `LGFLOWS` and 0; u32 version (1); u32 number of
+//! levels; then per level u32 map, pooling, channels C, blocks B and hidden width, and f32 channel
 //! means `[C]`, channel deviations `[C]`, parameters (see [`FlowShape::range`]) and rotations
 //! `[B, C, C]`. Nothing follows. Its SHA-256 stands in the manifest as every file's does.
 
@@ -15,7 +15,7 @@ use super::settings::Settings;
 use crate::bundle::{Bundle, BundleError, FLOWS_FILE};
 
 const MAGIC: &[u8; 8] = b"LGFLOWS\0";
-const VERSION: u32 = 2;
+const VERSION: u32 = 1;
 /// Limits of a plausible file, so that a wrong one takes no memory.
 const MAX_LEVELS: u32 = 64;
 const MAX_WIDTH: u32 = 1 << 16;
@@ -126,10 +126,7 @@ impl WarmStart {
             ));
         }
         let sources = |sources: &mut dyn Iterator<Item = Source>| {
-            sources
-                .map(|it| format!("map {} over {1}x{1} by {2}", it.map, it.pooling, it.stride))
-                .collect::<Vec<_>>()
-                .join(", ")
+            sources.map(|it| format!("map {} over {1}x{1}", it.map, it.pooling)).collect::<Vec<_>>().join(", ")
         };
         let was = sources(&mut self.levels.iter().map(|level| level.source));
         let here = sources(&mut wanted.iter().map(|(source, _)| *source));
@@ -162,8 +159,7 @@ pub fn write_flows(path: &Path, levels: &[TrainedLevel]) -> std::io::Result<()> 
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend(word(levels.len()));
     for TrainedLevel { source, statistics, flow } in levels {
-        let FlowShape { channels, blocks, hidden } = flow.shape;
-        for value in [source.map, source.pooling, source.stride, channels, blocks, hidden] {
+        for value in [source.map, source.pooling, flow.shape.channels, flow.shape.blocks, flow.shape.hidden] {
             bytes.extend(word(value));
         }
         let parts = [&statistics.mean, &statistics.deviation, &flow.parameters];
@@ -196,7 +192,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<TrainedLevel>, String> {
     let mut levels = Vec::new();
     for number in 0..count {
         let mut size = || word(&mut rest);
-        let [map, pooling, stride, channels, blocks, hidden] = [size()?, size()?, size()?, size()?, size()?, size()?];
+        let [map, pooling, channels, blocks, hidden] = [size()?, size()?, size()?, size()?, size()?];
         if [channels, blocks, hidden].iter().any(|v| !(1..=MAX_WIDTH).contains(v)) || channels < 2 {
             return Err(format!("level {number} has {channels} channels, {blocks} blocks, hidden width {hidden}"));
         }
@@ -212,7 +208,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<TrainedLevel>, String> {
         let square = shape.channels * shape.channels;
         let rotations = (0..shape.blocks).map(|_| numbers(&mut rest, square)).collect::<Result<_, _>>()?;
         levels.push(TrainedLevel {
-            source: Source { map: map as usize, pooling: pooling as usize, stride: stride as usize },
+            source: Source { map: map as usize, pooling: pooling as usize },
             statistics,
             flow: Flow { shape, parameters, rotations },
         });
@@ -245,7 +241,7 @@ mod tests {
     fn flows_come_back_to_the_bit_and_a_torn_file_is_refused_without_a_panic() {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(2);
         let level = |channels: usize, map| TrainedLevel {
-            source: Source { map, pooling: 4, stride: 2 },
+            source: Source { map, pooling: 3 },
             statistics: ChannelStatistics { mean: vec![0.5; channels], deviation: vec![2.0; channels] },
             flow: Flow::new(FlowShape { channels, blocks: 2, hidden: 5 }, &mut rng),
         };
@@ -267,7 +263,7 @@ mod tests {
         let mut other = bytes.clone();
         other[8] = 9;
         assert!(parse(&other).unwrap_err().contains("version is 9"));
-        other.splice(8..36, [1, 0, 0, 0, 1, 0, 0, 0].into_iter().chain([255; 20]));
+        other.splice(8..32, [1, 0, 0, 0, 1, 0, 0, 0].into_iter().chain([255; 16]));
         assert!(parse(&other).is_err());
     }
 }

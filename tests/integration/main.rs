@@ -17,6 +17,7 @@ mod faults;
 mod fences;
 mod flow;
 mod frames;
+mod hot_path;
 mod night;
 mod outbox;
 mod publishing;

@@ -280,12 +280,18 @@ fn a_damaged_model_is_an_error_and_not_a_crash() {
 fn a_required_provider_that_is_missing_stops_the_start_by_name() {
     // deploy/setup.sh fetches the build for processors, whatever the machine.
     for provider in [Provider::Cuda, Provider::Tensorrt, Provider::Openvino] {
-        let options = SessionOptions { providers: vec![provider, Provider::Cpu], required: true, threads: 1 };
+        let options = SessionOptions {
+            providers: vec![provider, Provider::Cpu],
+            required: true,
+            threads: 1,
+            ..SessionOptions::default()
+        };
         let error = load(&Draft::default().bytes("image"), &options).expect_err("the provider should be missing");
         assert!(matches!(error, ScoringError::ProviderUnavailable { provider: named, .. } if named == provider));
         assert_says(&message(&error), &["model.onnx", provider.as_str(), "required"]);
     }
-    let options = SessionOptions { providers: vec![Provider::Cpu], required: true, threads: 1 };
+    let options =
+        SessionOptions { providers: vec![Provider::Cpu], required: true, threads: 1, ..SessionOptions::default() };
     assert_eq!(load(&Draft::default().bytes("image"), &options).unwrap().provider(), Provider::Cpu);
 }
 
@@ -304,7 +310,12 @@ fn a_wished_provider_that_is_missing_is_replaced_and_the_log_says_so() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let options = SessionOptions { providers: vec![Provider::Tensorrt, Provider::Cuda], required: false, threads: 1 };
+    let options = SessionOptions {
+        providers: vec![Provider::Tensorrt, Provider::Cuda],
+        required: false,
+        threads: 1,
+        ..SessionOptions::default()
+    };
     let mut model =
         tracing::subscriber::with_default(subscriber, || load(&Draft::default().bytes("image"), &options).unwrap());
     assert_eq!(model.provider(), Provider::Cpu);

@@ -57,6 +57,7 @@ impl Loader {
                 providers: config.providers.iter().map(provider).collect(),
                 required: config.required,
                 threads: config.threads,
+                spinning: config.spinning,
             },
             regions: cameras
                 .iter()

@@ -7,17 +7,14 @@ use ndarray::Array2;
 
 use super::graph::{GraphBuilder, integer_attribute, integers_attribute};
 use crate::scoring::Layout;
-use crate::training::features::Source;
 use crate::training::flow::{FoldedBlock, FoldedFlow};
 
-/// Opset from which the reductions take their axes as an input.
-const AXES_AS_INPUT: i64 = 18;
 /// Cells up to which a block's two position tables are one table when the model is loaded, which
 /// saves a pass over the hidden values. Beyond, tables of every cell and block would fill the memory:
 /// about 0.7 GiB at 1104x928.
 const FOLDED_CELLS: usize = 8192;
 /// Bound of a block's log-scale (the soft clamp of the coupling).
-const CLAMP: f32 = 1.9;
+pub(super) const CLAMP: f32 = 1.9;
 
 /// Adds the nodes of one flow. `features` is the level's map of `layout`, `output` the name of the
 /// log-likelihood map, f32 `[batch, row, column]`.
@@ -26,13 +23,12 @@ pub(super) fn append(
     level: usize,
     flow: &FoldedFlow,
     (features, layout): (&str, Layout),
-    opset: i64,
     output: &str,
 ) {
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let cells = rows * columns;
     let name = |part: &str| format!("flow{level}/{part}");
-    let features = to_rows_and_columns(graph, level, flow.source, (features, layout));
+    let features = to_rows_and_columns(graph, level, flow.source.pooling, (features, layout));
 
     // 0 keeps the batch axis: were the map of another size than the flow's grid, the Reshape would
     // fail instead of mixing cells of different pictures.
@@ -53,31 +49,29 @@ pub(super) fn append(
     let without_cells = graph.integers(&name("without_cells"), &[-1, hidden as i64]);
     let clamp = graph.floats(&name("clamp"), &[], [CLAMP]);
     let shapes = Shapes { halves, scale_and_shift, with_cells, without_cells, clamp };
-    let mut sums = Vec::new();
+    // The sums over channels as products with a column that has the factor inside, each added to the one
+    // before: reductions, their sum and a division by C take four times as long.
+    let length = channels as f32;
+    let mut sum = graph.floats(&name("constant"), &[1], [flow.constant / length]);
+    let each_scale = graph.floats(&name("each_scale"), &[second, 1], vec![CLAMP / length; second]);
     for (index, block) in flow.blocks.iter().enumerate() {
-        let (next, log_scale) = append_block(graph, &name(&format!("block{index}")), flow, block, &shapes, &x);
+        let prefix = name(&format!("block{index}"));
+        let (next, bounded) = append_block(graph, &prefix, flow, block, &shapes, &x);
         x = next;
-        sums.push(reduce(graph, "ReduceSum", &log_scale, true, &name(&format!("block{index}/sum"))));
+        sum = graph.node("Gemm", &[&bounded, &each_scale, &sum], &format!("{prefix}/sum"), vec![]);
     }
-
-    let square = reduce(graph, "ReduceSumSquare", &x, opset >= AXES_AS_INPUT, &name("square"));
-    let minus_half = graph.floats(&name("minus_half"), &[], [-0.5]);
-    let constant = graph.floats(&name("constant"), &[], [flow.constant]);
-    let length = graph.floats(&name("length"), &[], [channels as f32]);
-    sums.push(graph.node("Mul", &[&square, &minus_half], &name("gaussian"), vec![]));
-    sums.push(constant);
-    let terms: Vec<&str> = sums.iter().map(String::as_str).collect();
-    let sum = graph.node("Sum", &terms, &name("sum"), vec![]);
-    let mean = graph.node("Div", &[&sum, &length], &name("mean"), vec![]);
+    let square = graph.node("Mul", &[&x, &x], &name("square"), vec![]);
+    let each_square = graph.floats(&name("each_square"), &[channels, 1], vec![-0.5 / length; channels]);
+    let mean = graph.node("Gemm", &[&square, &each_square, &sum], &name("mean"), vec![]);
     let map = graph.integers(&name("map"), &[-1, rows as i64, columns as i64]);
     graph.node("Reshape", &[&mean, &map], output, vec![]);
 }
 
 /// The map as `[batch, row, column, channel]`, averaged over its neighbourhood where wanted.
-fn to_rows_and_columns(
+pub(super) fn to_rows_and_columns(
     graph: &mut GraphBuilder,
     level: usize,
-    source: Source,
+    pooling: usize,
     (features, layout): (&str, Layout),
 ) -> String {
     let name = |part: &str| format!("flow{level}/{part}");
@@ -86,17 +80,17 @@ fn to_rows_and_columns(
     };
     let mut features = features.to_owned();
     let mut layout = layout;
-    if source.pooling > 1 {
+    if pooling > 1 {
         if layout == Layout::Nhwc {
             features = transpose(graph, &features, &name("channels_first"), [0, 3, 1, 2]);
             layout = Layout::Nchw;
         }
-        let (side, margin, stride) = (source.pooling as i64, source.margin() as i64, source.stride as i64);
+        let (side, margin) = (pooling as i64, (pooling / 2) as i64);
         let attributes = vec![
             integer_attribute("count_include_pad", 0),
             integers_attribute("kernel_shape", &[side; 2]),
             integers_attribute("pads", &[margin; 4]),
-            integers_attribute("strides", &[stride; 2]),
+            integers_attribute("strides", &[1; 2]),
         ];
         features = graph.node("AveragePool", &[&features], &name("pooled"), attributes);
     }
@@ -115,7 +109,7 @@ struct Shapes {
     clamp: String,
 }
 
-/// Adds one coupling block on `x`, `[batch * cell, C]`; gives the next x and the block's s.
+/// Adds one coupling block on `x`, `[batch * cell, C]`; gives the next x and the block's s by [`CLAMP`].
 fn append_block(
     graph: &mut GraphBuilder,
     prefix: &str,
@@ -157,7 +151,7 @@ fn append_block(
     let stretched = graph.node("Mul", &[&x2, &scale], &name("stretched"), vec![]);
     let moved = graph.node("Add", &[&stretched, &offset], &name("moved"), vec![]);
     let joined = graph.node("Concat", &[&x1, &moved], &name("joined"), along_columns());
-    (graph.node("Gemm", &[&joined, &mix, &shift], &name("mixed"), vec![]), log_scale)
+    (graph.node("Gemm", &[&joined, &mix, &shift], &name("mixed"), vec![]), bounded)
 }
 
 /// Adds a block's position tables to its first product; gives it by cell.
@@ -196,14 +190,4 @@ fn without_places(block: &FoldedBlock) -> Option<Vec<f32>> {
     let alike = |table: &Array2<f32>| table.rows().into_iter().all(|row| row == table.row(0));
     (alike(&block.row_table) && alike(&block.column_table))
         .then(|| block.row_table.row(0).iter().zip(block.column_table.row(0)).map(|(a, b)| a + b).collect())
-}
-
-/// Adds a reduction over the last of two axes, which stays as length 1.
-fn reduce(graph: &mut GraphBuilder, operator: &str, x: &str, axes_as_input: bool, output: &str) -> String {
-    if axes_as_input {
-        let axes = graph.integers(&format!("{output}_axes"), &[1]);
-        graph.node(operator, &[x, &axes], output, vec![])
-    } else {
-        graph.node(operator, &[x], output, vec![integers_attribute("axes", &[1])])
-    }
 }

@@ -28,6 +28,11 @@ impl GraphBuilder {
         self.constant(name, &[values.len()], DataType::Int64, raw)
     }
 
+    /// Adds one constant byte and gives its name back.
+    pub(super) fn byte(&mut self, name: &str, value: u8) -> String {
+        self.constant(name, &[], DataType::Uint8, vec![value])
+    }
+
     fn constant(&mut self, name: &str, shape: &[usize], element: DataType, raw: Vec<u8>) -> String {
         self.constants.push(TensorProto {
             dims: shape.iter().map(|&length| length as i64).collect(),

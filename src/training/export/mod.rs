@@ -6,6 +6,7 @@ mod file;
 mod flow;
 mod graph;
 mod model;
+mod naive;
 mod pickle;
 mod rebuild;
 mod splice;
@@ -25,7 +26,7 @@ mod onnx {
 
 pub use efficientnet::{ImportedBackbone, Variant, import_backbone};
 pub use error::{ExportError, WeightsError};
-pub use model::export_model;
+pub use model::{export_model, export_naive_model};
 pub use pickle::PickleError;
 pub use tile::{Tiling, tile_backbone};
 

@@ -11,12 +11,11 @@ use super::graph::{Axis, GraphBuilder, integer_attribute, integers_attribute, me
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{GraphProto, ModelProto};
 use super::splice::Backbone;
-use super::{IR_VERSION, file, flow};
+use super::{IR_VERSION, file, flow, naive};
 use crate::bundle::MODEL_INPUT;
 use crate::inspection::Size;
 use crate::scoring::{BackboneSpec, ColorOrder, Layout};
-use crate::training::features::Source;
-use crate::training::flow::FoldedFlow;
+use crate::training::flow::{Flow, FoldedFlow};
 
 /// Writes one ONNX file that turns camera pixels into log-likelihood maps.
 ///
@@ -38,6 +37,45 @@ pub fn export_model(
     metadata: &[(String, String)],
     out: &Path,
 ) -> Result<(), ExportError> {
+    export(backbone, spec, size, flows, outputs, metadata, out, &|graph, level, features, _| {
+        flow::append(graph, level, &flows[level], features, &outputs[level]);
+    })
+}
+
+/// As [`export_model`], with nothing of the flows folded: to measure what folding is worth.
+///
+/// # Errors
+/// As there.
+#[expect(clippy::too_many_arguments, reason = "those of export_model and the flows before folding")]
+pub fn export_naive_model(
+    backbone: &Path,
+    spec: &BackboneSpec,
+    size: Size,
+    flows: &[FoldedFlow],
+    unfolded: &[&Flow],
+    outputs: &[String],
+    metadata: &[(String, String)],
+    out: &Path,
+) -> Result<(), ExportError> {
+    export(backbone, spec, size, flows, outputs, metadata, out, &|graph, level, features, opset| {
+        naive::append(graph, level, (unfolded[level], &flows[level]), features, opset, &outputs[level]);
+    })
+}
+
+/// Adds the nodes of one level, given its features and the opset.
+type Append<'a> = dyn Fn(&mut GraphBuilder, usize, (&str, Layout), i64) + 'a;
+
+#[expect(clippy::too_many_arguments, reason = "those of export_model and how a level is written")]
+fn export(
+    backbone: &Path,
+    spec: &BackboneSpec,
+    size: Size,
+    flows: &[FoldedFlow],
+    outputs: &[String],
+    metadata: &[(String, String)],
+    out: &Path,
+    append: &Append<'_>,
+) -> Result<(), ExportError> {
     check_request(spec, size, flows, outputs)?;
     for (level, flow) in flows.iter().enumerate() {
         check_flow(flow).map_err(|problem| ExportError::Flow { level, problem })?;
@@ -45,8 +83,7 @@ pub fn export_model(
     let backbone = Backbone::read(backbone, spec, size)?;
     for (level, flow) in flows.iter().enumerate() {
         let map = flow.source.map;
-        let cells = |cells: usize| cells * flow.source.stride;
-        let grid = [("channels", flow.channels), ("rows", cells(flow.rows)), ("columns", cells(flow.columns))];
+        let grid = [("channels", flow.channels), ("rows", flow.rows), ("columns", flow.columns)];
         for (&declared, (what, found)) in backbone.declared[map].iter().zip(grid) {
             if let Some(declared) = declared.filter(|&declared| declared != found) {
                 let output = &spec.outputs[map];
@@ -55,7 +92,7 @@ pub fn export_model(
             }
         }
     }
-    let model = assemble(backbone, spec, size, flows, outputs, metadata);
+    let model = assemble(backbone, spec, size, flows, outputs, metadata, append);
     file::write(out, &model.encode_to_vec())
 }
 
@@ -66,13 +103,14 @@ fn assemble(
     flows: &[FoldedFlow],
     outputs: &[String],
     metadata: &[(String, String)],
+    append: &Append<'_>,
 ) -> ModelProto {
     let mut prologue = GraphBuilder::default();
     append_preprocessing(&mut prologue, spec, &backbone.input);
     let mut epilogue = GraphBuilder::default();
-    for (level, (flow, output)) in flows.iter().zip(outputs).enumerate() {
+    for (level, flow) in flows.iter().enumerate() {
         let features = &backbone.outputs[flow.source.map];
-        flow::append(&mut epilogue, level, flow, (features, spec.layout), backbone.opset, output);
+        append(&mut epilogue, level, (features, spec.layout), backbone.opset);
     }
     let batch = || Axis::named("batch");
     let image = [batch(), Axis::Fixed(size.height), Axis::Fixed(size.width), Axis::Fixed(3)];
@@ -117,12 +155,27 @@ fn append_preprocessing(graph: &mut GraphBuilder, spec: &BackboneSpec, input: &s
             &[3, 1, 1]
         }
     };
+    if let Some((zero, scale)) = whole_numbers(spec) {
+        // One pass instead of three.
+        let scale = graph.floats("input/scale", &[], [scale]);
+        let zero = graph.byte("input/zero", zero);
+        graph.node("DequantizeLinear", &[&pixels, &scale, &zero], input, vec![]);
+        return;
+    }
     let to = vec![integer_attribute("to", DataType::Float as i64)];
     let pixels = graph.node("Cast", &[&pixels], "input/floats", to);
     let mean = graph.floats("input/mean", per_channel, spec.mean);
     let deviation = graph.floats("input/deviation", per_channel, spec.deviation);
     let centred = graph.node("Sub", &[&pixels, &mean], "input/centred", vec![]);
     graph.node("Div", &[&centred, &deviation], input, vec![]);
+}
+
+/// The mean and one over the deviation, where they are the same for every channel and the mean is a byte.
+fn whole_numbers(spec: &BackboneSpec) -> Option<(u8, f32)> {
+    let alike = |values: &[f32; 3]| values.iter().all(|&value| value == values[0]);
+    let zero = spec.mean[0];
+    let fits = alike(&spec.mean) && alike(&spec.deviation) && (0.0..=255.0).contains(&zero) && zero.fract() == 0.0;
+    fits.then(|| (zero as u8, 1.0 / spec.deviation[0]))
 }
 
 fn check_request(spec: &BackboneSpec, size: Size, flows: &[FoldedFlow], outputs: &[String]) -> Result<(), ExportError> {
@@ -162,11 +215,9 @@ fn check_flow(flow: &FoldedFlow) -> Result<(), String> {
             "its grid is {columns}x{rows} cells of {channels} channels, expected 1 cell and 2 channels or more"
         ));
     }
-    let Source { pooling, stride, .. } = flow.source;
-    if stride == 0 || pooling < stride || !(pooling - stride).is_multiple_of(2) {
-        return Err(format!(
-            "it averages features over a side of {pooling} around every square of {stride}, expected an even difference"
-        ));
+    let pooling = flow.source.pooling;
+    if pooling.is_multiple_of(2) {
+        return Err(format!("it averages features over a side of {pooling}, expected an odd number"));
     }
     if !flow.constant.is_finite() {
         return Err(format!("its constant is {}", flow.constant));

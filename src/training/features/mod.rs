@@ -71,21 +71,17 @@ pub struct ChannelStatistics {
     pub deviation: Vec<f32>,
 }
 
-/// What a source makes of its map `[row, column, channel]`: the average of the window around every
-/// cell that it keeps; cells outside the map do not count. Packed `[cell, C]`.
-pub fn pooled(map: &Array3<f32>, source: Source) -> Vec<f32> {
-    let (map_rows, map_columns, channels) = map.dim();
-    let (rows, columns) = source.grid((map_rows, map_columns));
-    let window = |at: usize, cells: usize| {
-        let end = at * source.stride + source.pooling - source.margin();
-        (at * source.stride).saturating_sub(source.margin())..end.min(cells)
-    };
+/// A map `[row, column, channel]`, averaged over `pooling` × `pooling` cells; cells outside the map
+/// do not count. Packed `[cell, C]`.
+pub fn pooled(map: &Array3<f32>, pooling: usize) -> Vec<f32> {
+    let (rows, columns, channels) = map.dim();
+    let reach = pooling / 2;
     let mut values = vec![0.0; rows * columns * channels];
     for (at, cell) in values.chunks_exact_mut(channels.max(1)).enumerate() {
         let (row, column) = (at / columns, at % columns);
         let mut count = 0.0;
-        for r in window(row, map_rows) {
-            for c in window(column, map_columns) {
+        for r in row.saturating_sub(reach)..=(row + reach).min(rows - 1) {
+            for c in column.saturating_sub(reach)..=(column + reach).min(columns - 1) {
                 cell.iter_mut().zip(map.slice(ndarray::s![r, c, ..])).for_each(|(sum, v)| *sum += v);
                 count += 1.0;
             }
@@ -165,18 +161,13 @@ impl LevelBank {
         if self.order.is_empty() { slot } else { self.order[(picture * self.kept + slot) % self.order.len()] as usize }
     }
 
-    /// Adds what `source` makes of a picture's map `[row, column, channel]`, see [`pooled`].
+    /// Adds a picture's map `[row, column, channel]`, see [`pooled`].
     ///
     /// # Errors
     /// [`FeatureFileError`] when the file cannot be written.
-    ///
-    /// # Panics
-    /// When that has another shape than the bank.
-    pub fn push(&mut self, map: &Array3<f32>, source: Source) -> Result<(), FeatureFileError> {
-        let (rows, columns, channels) = map.dim();
-        let shape = (source.grid((rows, columns)), channels);
-        assert_eq!(shape, ((self.rows, self.columns), self.channels), "the map has another shape");
-        let mut values = pooled(map, source);
+    pub fn push(&mut self, map: &Array3<f32>, pooling: usize) -> Result<(), FeatureFileError> {
+        assert_eq!(map.dim(), (self.rows, self.columns, self.channels), "the map has another shape");
+        let mut values = pooled(map, pooling);
         for cell in values.chunks_exact(self.channels) {
             for (sum, &v) in self.sums.iter_mut().zip(cell) {
                 sum.0 += f64::from(v);
@@ -286,37 +277,13 @@ pub struct FeatureBank {
 pub struct Source {
     /// Number of the backbone's map, 0 is the finest.
     pub map: usize,
-    /// Side of the window over which features are averaged, cells of the map; as odd or even as
-    /// `stride` and not below it, so that the window lies evenly around its cell.
+    /// Side of the neighbourhood over which features are averaged, odd.
     pub pooling: usize,
-    /// Side of the square of the map's cells that is one cell of the level.
-    pub stride: usize,
-}
-
-impl Source {
-    /// Every cell of a map, averaged over `pooling` × `pooling`.
-    pub fn every(map: usize, pooling: usize) -> Self {
-        Self { map, pooling, stride: 1 }
-    }
-
-    /// Cells of the map by which the window reaches over its cell.
-    pub fn margin(&self) -> usize {
-        (self.pooling - self.stride) / 2
-    }
-
-    /// Rows and columns of the level on a map of so many.
-    pub fn grid(&self, (rows, columns): (usize, usize)) -> (usize, usize) {
-        (rows / self.stride, columns / self.stride)
-    }
 }
 
 /// Bytes that the features of one picture take; `maps` are the backbone's `(rows, columns, channels)`.
 pub fn picture_bytes(maps: &[(usize, usize, usize)], sources: &[Source]) -> u64 {
-    let values = |source: &Source| {
-        let (rows, columns, channels) = maps[source.map];
-        let (rows, columns) = source.grid((rows, columns));
-        rows * columns * channels
-    };
+    let values = |source: &Source| maps[source.map].0 * maps[source.map].1 * maps[source.map].2;
     sources.iter().map(values).sum::<usize>() as u64 * VALUE_BYTES
 }
 
@@ -334,12 +301,8 @@ impl FeatureBank {
         keeping: &Keeping<'_>,
     ) -> Result<Self, FeatureFileError> {
         let needed = picture_bytes(maps, &sources).saturating_mul(keeping.pictures as u64);
-        let level = |source: &Source| {
-            let (rows, columns, channels) = maps[source.map];
-            let (rows, columns) = source.grid((rows, columns));
-            LevelBank::new(rows, columns, channels)
-        };
-        let mut levels: Vec<_> = sources.iter().map(level).collect();
+        let mut levels: Vec<_> =
+            sources.iter().map(|source| maps[source.map]).map(|(r, c, k)| LevelBank::new(r, c, k)).collect();
         for (number, level) in levels.iter_mut().enumerate() {
             if needed > keeping.budget {
                 let share = keeping.budget as f64 / needed as f64;
@@ -363,7 +326,7 @@ impl FeatureBank {
     /// [`FeatureFileError`] when the file cannot be written.
     pub fn push(&mut self, maps: &[Array3<f32>]) -> Result<(), FeatureFileError> {
         for (bank, source) in self.levels.iter_mut().zip(&self.sources) {
-            bank.push(&maps[source.map], *source)?;
+            bank.push(&maps[source.map], source.pooling)?;
         }
         Ok(())
     }
@@ -383,21 +346,9 @@ mod tests {
     #[test]
     fn pooling_averages_only_cells_inside_the_map() {
         let map = Array3::from_shape_fn((2, 3, 1), |(r, c, _)| (r * 3 + c) as f32);
-        let pooled = pooled(&map, Source::every(0, 3));
+        let pooled = pooled(&map, 3);
         assert_eq!(pooled[0], (0.0 + 1.0 + 3.0 + 4.0) / 4.0);
         assert_eq!(pooled[1], 15.0 / 6.0);
-    }
-
-    #[test]
-    fn a_window_lies_evenly_around_a_cell_of_several() {
-        let map = Array3::from_shape_fn((4, 6, 1), |(r, c, _)| (r * 6 + c) as f32);
-        let squares = Source { map: 0, pooling: 2, stride: 2 };
-        assert_eq!(squares.grid((4, 6)), (2, 3));
-        assert_eq!(pooled(&map, squares), [3.5, 5.5, 7.5, 15.5, 17.5, 19.5]);
-        // One cell beyond the square on every side, as far as there are any.
-        let wider = pooled(&map, Source { pooling: 4, ..squares });
-        assert_eq!(wider[0], (0..3).flat_map(|r| (0..3).map(move |c| r * 6 + c)).sum::<usize>() as f32 / 9.0);
-        assert_eq!(wider[1], (0..3).flat_map(|r| (1..5).map(move |c| r * 6 + c)).sum::<usize>() as f32 / 12.0);
     }
 
     #[test]
@@ -405,7 +356,7 @@ mod tests {
         let mut bank = LevelBank::new(4, 4, 2);
         let map =
             Array3::from_shape_fn((4, 4, 2), |(r, c, k)| ((r * 7 + c * 3) % 5) as f32 * 0.1 * (k + 1) as f32 + 1000.0);
-        bank.push(&map, Source::every(0, 1)).unwrap();
+        bank.push(&map, 1).unwrap();
         bank.standardise(&bank.statistics());
         let values = bank.picture(0).unwrap();
         for k in 0..2 {
@@ -418,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_bank_over_its_budget_keeps_every_place_equally_often_and_statistics_of_all() {
-        let (maps, source) = ([(6, 6, 2), (3, 3, 4)], |map| Source::every(map, 1));
+        let (maps, source) = ([(6, 6, 2), (3, 3, 4)], |map| Source { map, pooling: 1 });
         let folder = tempfile::tempdir().unwrap();
         let all = picture_bytes(&maps, &[source(0), source(1)]) * 12;
         let bank = |budget| {

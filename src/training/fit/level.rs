@@ -222,7 +222,7 @@ mod tests {
         let value = |(_, _, k): (usize, usize, usize)| (rand::RngExt::random::<f32>(&mut rng) - 0.3) * (k + 1) as f32;
         let map = Array3::from_shape_fn((8, 8, 12), value);
         let mut bank = LevelBank::new(8, 8, 12);
-        bank.push(&map, Source::every(0, 3)).unwrap();
+        bank.push(&map, 3).unwrap();
         let statistics = bank.statistics();
         bank.standardise(&statistics);
         let settings = Settings {
@@ -234,7 +234,7 @@ mod tests {
         };
         let mut fit = LevelFit::new(0, &bank, &settings, None);
         fit.run(60, &bank, None, &mut |_| Ok(())).unwrap();
-        let mut exact = pooled(&map, Source::every(0, 3));
+        let mut exact = pooled(&map, 3);
         statistics.standardise(&mut exact);
         let (exact, half) = (fit.log_likelihood(&exact), fit.log_likelihood(&bank.picture(0).unwrap()));
         let largest = exact.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -246,8 +246,7 @@ mod tests {
     fn bank(pictures: usize, mut value: impl FnMut(usize) -> f32) -> LevelBank {
         let mut bank = LevelBank::new(GRID.0, GRID.1, GRID.2);
         for _ in 0..pictures {
-            let map = Array3::from_shape_fn(GRID, |(_, _, channel)| value(channel));
-            bank.push(&map, Source::every(0, 1)).unwrap();
+            bank.push(&Array3::from_shape_fn(GRID, |(_, _, channel)| value(channel)), 1).unwrap();
         }
         bank
     }
@@ -282,7 +281,7 @@ mod tests {
         for block in 0..3 {
             assert!(fit.flow.part(block, Part::ConditionWeight).iter().all(|&weight| weight == 0.0));
         }
-        let source = Source::every(0, 1);
+        let source = Source { map: 0, pooling: 1 };
         let folded = FoldedFlow::fold(&fit.flow, (GRID.0, GRID.1), source, &[0.0; 4], &[1.0; 4]);
         for block in &folded.blocks {
             for table in [&block.row_table, &block.column_table] {

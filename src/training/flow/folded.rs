@@ -9,7 +9,8 @@ use crate::training::features::Source;
 /// A flow of one level for a fixed grid, ready for export.
 ///
 /// On every cell's feature vector `f` (length C), at (row, column):
-/// 1. `f` is the average of a window of the backbone's map, as the source says,
+/// 1. `f`, of the backbone's map `source.map`, is first averaged over `source.pooling` ×
+///    `source.pooling` cells around it (cells outside the map not counted),
 /// 2. `x = f * input_scale + input_shift`,
 /// 3. the blocks in order,
 /// 4. `log_likelihood = (constant - 0.5 * |x|² + sum of s over all blocks) / C`.

@@ -157,7 +157,7 @@ impl Flow {
     }
 
     /// Global scale `g = 0.1 softplus(G; beta 0.5)` of a block and `dg/dG`, `[C]` each.
-    pub(super) fn global_scale(&self, block: usize) -> (Vec<f32>, Vec<f32>) {
+    pub(in crate::training) fn global_scale(&self, block: usize) -> (Vec<f32>, Vec<f32>) {
         self.part(block, Part::GlobalScale)
             .iter()
             .map(|&raw| {

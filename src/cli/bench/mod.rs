@@ -1,0 +1,142 @@
+//! `linegate bench`.
+
+mod line;
+mod scoring;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use self::line::{LineCost, Wish};
+use self::scoring::ScoringCost;
+use crate::bundle::Bundle;
+use crate::inspection::Size;
+use crate::scoring::{FeatureExtractor, SessionOptions};
+use crate::training::bench::{training_step, write_naive_model};
+
+/// Measure how fast this machine trains, and with --bundle how fast it scores
+///
+/// Without a bundle: a training step is forward, loss, backward and Adam on 4,096 pixels of one
+/// level. Beside the time stands the share of what this machine makes on one large matrix product in
+/// the same run: that number can be compared between machines, the time cannot.
+///
+/// With a bundle: what the stages of one 1920x1080 frame take on one thread, and what the backbone
+/// alone takes; measured in turns, so that whatever else runs on the machine meets all alike. The
+/// ratio can be compared between machines. --naive adds the same model as a framework would export it.
+///
+/// With --line: whole lines, from test cameras through the outbox to a broker and back to a
+/// subscriber, at half load, at nine tenths and overloaded, beside what the session alone scores in
+/// the same run.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Threads to compare with one; 0 is one per core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// Steps or frames taken; the fastest counts
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    steps: u32,
+    /// Measure scoring with this bundle
+    #[arg(long, value_name = "BUNDLE")]
+    bundle: Option<PathBuf>,
+    /// The backbone that the bundle was trained on, to compare with
+    #[arg(
+        long,
+        value_name = "FILE.onnx",
+        default_value = ".runtime/efficientnet_lite0.onnx",
+        env = "LINEGATE_BACKBONE"
+    )]
+    backbone: PathBuf,
+    /// Measure the same model with nothing folded, too
+    #[arg(long, requires = "bundle", conflicts_with = "line")]
+    naive: bool,
+    /// Run whole lines, from test cameras to the broker and back, beside the session alone
+    #[arg(long, requires = "bundle")]
+    line: bool,
+    /// Numbers of cameras to run lines with
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = cameras, requires = "line")]
+    cameras: Vec<usize>,
+    /// Size of the test cameras' frames
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1920x1080", value_parser = frame, requires = "line")]
+    frame: Size,
+    /// Measured seconds of each run
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=86_400), requires = "line")]
+    seconds: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(bundle) = &arguments.bundle {
+        return score(bundle, arguments);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let threads = if arguments.threads == 0 { cores } else { arguments.threads };
+    let costs = training_step(threads, arguments.steps as usize)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&costs)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("channels  threads  ms a step  GFLOP/s  of peak  speed-up");
+    for cost in costs {
+        println!(
+            "{:8}  {:7}  {:9.1}  {:7.1}  {:5.0} %  {:7.2}x",
+            cost.channels,
+            cost.threads,
+            cost.wall_ms,
+            cost.gflops,
+            cost.share_of_peak * 100.0,
+            cost.speed_up
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn score(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    crate::scoring::initialise(None)?;
+    if arguments.line {
+        return line(bundle, arguments);
+    }
+    let bundle = Bundle::open(bundle)?;
+    let folder = tempfile::tempdir()?;
+    let naive = folder.path().join("naive.onnx");
+    if arguments.naive {
+        let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+        let backbone = FeatureExtractor::load(&arguments.backbone, bundle.manifest.preprocessing.size, &options)
+            .context("the backbone that the bundle was trained on (--backbone) cannot be used")?;
+        write_naive_model(&bundle, &arguments.backbone, backbone.spec(), &naive)?;
+    }
+    let naive = arguments.naive.then_some(naive.as_path());
+    let cost = ScoringCost::measure(&bundle, &arguments.backbone, arguments.steps, naive)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&cost)?);
+    } else {
+        cost.print();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let wish = Wish { bundle, cameras: &arguments.cameras, frame: arguments.frame, seconds: arguments.seconds };
+    let cost = LineCost::measure(&wish, &|what| eprintln!("{what}"))?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&cost)?);
+    } else {
+        cost.print();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A frame size as `WIDTHxHEIGHT`.
+fn frame(text: &str) -> Result<Size, String> {
+    let side = |text: &str| text.parse().ok().filter(|side| (16..=8192).contains(side));
+    let size =
+        text.split_once('x').and_then(|(width, height)| Some(Size { width: side(width)?, height: side(height)? }));
+    size.ok_or_else(|| "a frame is WIDTHxHEIGHT, each 16 to 8192".into())
+}
+
+/// A number of cameras.
+fn cameras(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| (1..=64).contains(count)).ok_or_else(|| "1 to 64 cameras".into())
+}

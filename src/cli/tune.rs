@@ -1,0 +1,187 @@
+//! `linegate tune`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::bundle::Bundle;
+use crate::scoring::{Model, Provider, SessionOptions};
+
+/// Find the threads and the batch that score a bundle fastest on this machine
+///
+/// Runs the bundle's model with one thread and with one per core, waiting by sleeping and by spinning,
+/// on batches of 1 to 8, in turns, and prints what to put into the line's configuration: the most frames
+/// a second; of what comes within 3 % of that the smallest batch, for a batch makes its first frame
+/// wait, then the fewest threads, without spinning.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The bundle
+    #[arg(long, value_name = "BUNDLE")]
+    bundle: PathBuf,
+    /// Execution provider to measure: tensorrt, cuda, openvino or cpu
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    provider: Provider,
+    /// Measured seconds in all
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Frames a second that count as the same.
+const ALIKE: f64 = 0.97;
+/// One turn of one way.
+const TURN: Duration = Duration::from_millis(100);
+const BATCHES: [usize; 4] = [1, 2, 4, 8];
+
+/// One way to run the model, and what it gave.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Way {
+    threads: usize,
+    spinning: bool,
+    batch: usize,
+    frames_per_second: f64,
+    /// Processor time of a frame, ms.
+    cpu_ms: f64,
+    /// Mean time of a run, ms.
+    run_ms: f64,
+}
+
+/// Every way, and which was chosen.
+#[derive(Debug, Serialize)]
+struct Tuning {
+    chosen: Way,
+    ways: Vec<Way>,
+}
+
+/// What was gathered of a way.
+#[derive(Debug, Default, Clone, Copy)]
+struct Spent {
+    runs: f64,
+    wall: f64,
+    cpu: f64,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let ways = measure(arguments)?;
+    let chosen = choose(&ways);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&Tuning { chosen, ways })?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("threads  waiting   batch  frames/s  CPU ms a frame  ms a run");
+    for way in &ways {
+        let (waiting, mark) =
+            (if way.spinning { "spinning" } else { "sleeping" }, if *way == chosen { "  <-" } else { "" });
+        println!(
+            "{:7}  {waiting}  {:5}  {:8.1}  {:14.1}  {:8.1}{mark}",
+            way.threads, way.batch, way.frames_per_second, way.cpu_ms, way.run_ms
+        );
+    }
+    println!(
+        "\nIn the line's configuration:\n\n[model]\nthreads = {}\nspinning = {}\n",
+        chosen.threads, chosen.spinning
+    );
+    println!("[batching]\nmax_batch = {}", chosen.batch);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Way>> {
+    let bundle = Bundle::open(&arguments.bundle)?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut sessions = vec![(1, false)];
+    if cores > 1 {
+        sessions.extend([(cores, false), (cores, true)]);
+    }
+    let mut models = Vec::new();
+    for (threads, spinning) in sessions {
+        let providers = vec![arguments.provider, Provider::Cpu];
+        // A slower provider in its place would be measured under its name.
+        let options = SessionOptions { providers, required: true, threads, spinning };
+        models.push((threads, spinning, Model::load(&bundle, &options)?));
+    }
+    let batches = BATCHES.map(|batch| NonZeroUsize::new(batch).unwrap_or(NonZeroUsize::MIN));
+    let mut spent = vec![[Spent::default(); BATCHES.len()]; models.len()];
+    let until = Instant::now() + Duration::from_secs(arguments.seconds);
+    let mut warm = false;
+    // The first round is for the arenas, and the last is finished.
+    while !warm || Instant::now() < until {
+        for ((_, _, model), spent) in models.iter_mut().zip(&mut spent) {
+            for (&batch, spent) in batches.iter().zip(spent) {
+                let (began, cpu, mut runs) = (Instant::now(), cpu_seconds(), 0.0);
+                while began.elapsed() < TURN {
+                    model.time_run(batch)?;
+                    runs += 1.0;
+                }
+                if warm {
+                    spent.runs += runs;
+                    spent.wall += began.elapsed().as_secs_f64();
+                    spent.cpu += cpu_seconds() - cpu;
+                }
+            }
+        }
+        warm = true;
+    }
+    Ok(models
+        .iter()
+        .zip(&spent)
+        .flat_map(|(&(threads, spinning, _), spent)| {
+            BATCHES.iter().zip(spent).filter(|(_, spent)| spent.runs > 0.0).map(move |(&batch, spent)| {
+                let frames = spent.runs * batch as f64;
+                Way {
+                    threads,
+                    spinning,
+                    batch,
+                    frames_per_second: frames / spent.wall,
+                    cpu_ms: spent.cpu * 1e3 / frames,
+                    run_ms: spent.wall * 1e3 / spent.runs,
+                }
+            })
+        })
+        .collect())
+}
+
+/// See [`Arguments`].
+fn choose(ways: &[Way]) -> Way {
+    let best = ways.iter().map(|way| way.frames_per_second).fold(0.0, f64::max);
+    let alike = ways.iter().filter(|way| way.frames_per_second >= ALIKE * best);
+    let chosen = alike.min_by_key(|way| (way.batch, way.threads, way.spinning));
+    chosen.cloned().expect("the best is within 3 % of itself")
+}
+
+/// Processor seconds of this process so far, all threads.
+pub(super) fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_ways_that_are_as_fast_the_smallest_batch_wins_then_the_fewest_threads_that_sleep() {
+        let way = |threads, spinning, batch, frames_per_second| Way {
+            threads,
+            spinning,
+            batch,
+            frames_per_second,
+            cpu_ms: 1.0,
+            run_ms: 1.0,
+        };
+        let ways = [
+            way(1, false, 1, 60.0),
+            way(2, false, 1, 97.5),
+            way(2, true, 1, 98.0),
+            way(2, false, 4, 100.0),
+            way(2, true, 8, 99.0),
+        ];
+        assert_eq!(choose(&ways), ways[1]);
+        assert_eq!(choose(&ways[3..]), ways[3]);
+        assert_eq!(choose(&ways[..1]), ways[0]);
+    }
+}

@@ -1,0 +1,62 @@
+//! What a frame costs on its way through the scoring path, beside its time.
+
+use std::sync::atomic::AtomicBool;
+
+use linegate::config::Preset;
+use linegate::decision::Decider;
+use linegate::inspection::{CameraPicture, PixelFormat, Size, Verdict, YuvColour, YuvMatrix};
+use linegate::scoring::{Model, PictureFitter, SessionOptions};
+use linegate::training::settings::Settings;
+use linegate::training::{Silent, TrainOptions, train};
+
+use crate::support::parts::{PartSet, backbone};
+
+#[test]
+fn a_frame_that_is_accepted_allocates_no_memory_for_pixels_or_maps_once_the_line_is_warm() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 16, 2);
+    let settings = Settings {
+        size: Size { width: 64, height: 64 },
+        steps: Some(2),
+        batch_pixels: 64,
+        abnormal_pixels: 8,
+        beside_pixels: 8,
+        hidden_width: Some(16),
+        synthesised: 2,
+        ..Settings::preset(Preset::Fast)
+    };
+    let (data, out) = (folder.path().to_owned(), folder.path().join("bundle"));
+    let options = TrainOptions { data, groups: None, out, backbone: backbone(), name: None, from: None, settings };
+    let mut bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    // Whatever two steps have learned: an accepted part is what this is about.
+    bundle.manifest.calibration.image.normal = f32::MAX;
+    bundle.manifest.calibration.minimum_area = 4;
+    let mut model = Model::load(&bundle, &SessionOptions { threads: 1, ..SessionOptions::default() }).unwrap();
+
+    let (size, chroma) = (Size { width: 640, height: 480 }, Size { width: 320, height: 240 });
+    let colour = YuvColour { matrix: YuvMatrix::Bt709, full_range: false };
+    let format = PixelFormat::Yuv { chroma, interleaved: true, colour };
+    let bytes = (0..640 * 480 * 3 / 2).map(|at: usize| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let frame = CameraPicture::new(size, format, bytes).unwrap();
+    let (mut fitter, mut decider) = (PictureFitter::new(), Decider::new());
+    let manifest = bundle.manifest.clone();
+    let mut stages = |counted: &mut [allocation_counter::AllocationInfo; 3]| {
+        counted[0] = allocation_counter::measure(|| {
+            fitter.fit_into(&frame, &manifest.preprocessing, model.place(0)).unwrap();
+        });
+        counted[1] = allocation_counter::measure(|| assert!(model.score_placed(0..1).is_ok()));
+        let maps = model.scored(0).unwrap();
+        counted[2] = allocation_counter::measure(|| {
+            assert_eq!(decider.decide(maps, &manifest, size).verdict, Verdict::Accept);
+        });
+    };
+    let mut counted = Default::default();
+    for _ in 0..3 {
+        stages(&mut counted);
+    }
+    println!("{counted:?}");
+    let [fit, score, decide] = counted;
+    assert_eq!(decide.count_total, 0, "{decide:?}");
+    assert!(fit.bytes_total < 1, "{fit:?}");
+    assert!(score.bytes_total < 1, "{score:?}");
+}
