@@ -182,6 +182,7 @@ pub(super) const TRAINING: &[Key] = &[
     may("learning_rate", Kind::Number(Limit::Beyond(0.0), Limit::Within(1.0))),
     may("hidden_width", Kind::Integer(1, 8192)),
     may("blocks", Kind::Integer(1, 64)),
+    may("finest_blocks", Kind::Integer(1, 64)),
     may("pooling", Kind::Integer(1, 63)),
     may("context", Kind::Integer(0, 63)),
     may("synthesised", Kind::Integer(0, 100_000)),

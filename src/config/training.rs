@@ -96,6 +96,9 @@ pub struct TrainingConfig {
     pub hidden_width: Option<usize>,
     /// Coupling blocks per level, 1 to 64.
     pub blocks: Option<usize>,
+    /// Coupling blocks of the finest map's level, 1 to 64; without it as many as `blocks`, where that is
+    /// given.
+    pub finest_blocks: Option<usize>,
     /// Side of the square over which features are averaged, odd, 1 to 63 cells; 1 is none.
     pub pooling: Option<usize>,
     /// Side of the average of one more level on the coarsest map, odd, up to 63; 0 is no such level.

@@ -108,7 +108,10 @@ impl Model {
     pub fn score_placed(&mut self, places: Range<usize>) -> Result<&[LogLikelihoodMaps], ScoringError> {
         let count = places.len();
         if count > 0 {
-            self.run(places)?;
+            let run = run_size(self.provider, count);
+            // What the places beyond hold is scored, too, and nobody looks at it.
+            self.place(places.start + run - 1);
+            self.run(places.start..places.start + run)?;
         }
         Ok(&self.maps[..count])
     }
@@ -180,6 +183,16 @@ impl Model {
     }
 }
 
+/// Pictures that a batch of `count` is run with. A GPU's memory grows with every new batch size, and
+/// TensorRT builds an engine for it: there batches are filled up to a power of two. A processor runs
+/// what there is.
+fn run_size(provider: Provider, count: usize) -> usize {
+    match provider {
+        Provider::Tensorrt | Provider::Cuda => count.next_power_of_two(),
+        Provider::Openvino | Provider::Cpu => count,
+    }
+}
+
 /// Checks what the file declares against the manifest.
 fn check(path: &Path, session: &Session, manifest: &Manifest) -> Result<(), ScoringError> {
     let size = manifest.preprocessing.size;
@@ -202,4 +215,17 @@ fn check(path: &Path, session: &Session, manifest: &Manifest) -> Result<(), Scor
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_sees_few_batch_sizes_and_a_processor_no_picture_too_many() {
+        let sizes = |provider| (1..=9).map(|count| run_size(provider, count)).collect::<Vec<_>>();
+        assert_eq!(sizes(Provider::Cuda), [1, 2, 4, 4, 8, 8, 8, 8, 16]);
+        assert_eq!(sizes(Provider::Tensorrt), sizes(Provider::Cuda));
+        assert_eq!(sizes(Provider::Cpu), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    }
 }

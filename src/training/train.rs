@@ -327,7 +327,8 @@ fn shapes(extractor: &FeatureExtractor, settings: &Settings) -> Vec<(Source, Flo
     let maps = extractor.levels();
     sources(maps.len(), settings)
         .into_iter()
-        .map(|source| (source, FlowShape::of(maps[source.map].0, settings)))
+        .enumerate()
+        .map(|(level, source)| (source, FlowShape::of(maps[source.map].0, level, settings)))
         .collect()
 }
 

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::inspection::{Size, Verdict};
 use crate::line::publishing::{Observation, Subscriber, SubscriberOptions};
 use crate::line::topology::Line;
-use crate::scoring::{Model, SessionOptions};
+use crate::scoring::{Model, Provider, SessionOptions};
 
 /// Beyond what the session alone can score, so that a frame always waits.
 const OVERLOAD: f64 = 1.3;
@@ -25,6 +25,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Wish<'a> {
     pub(super) bundle: &'a Path,
+    pub(super) provider: Provider,
     pub(super) cameras: &'a [usize],
     pub(super) frame: Size,
     pub(super) seconds: u64,
@@ -73,7 +74,9 @@ impl LineCost {
     pub(super) fn measure(wish: &Wish<'_>, say: &dyn Fn(&str)) -> anyhow::Result<Self> {
         let bundle = Bundle::open(wish.bundle)?;
         let seconds = Duration::from_secs(wish.seconds);
-        let mut model = Model::load(&bundle, &SessionOptions::default())?;
+        let providers = vec![wish.provider, Provider::Cpu];
+        let options = SessionOptions { providers, required: true, ..SessionOptions::default() };
+        let mut model = Model::load(&bundle, &options)?;
         say("the session alone");
         let (mut sessions, mut ratios, mut runs, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (first, _) = session(&mut model, seconds / 4)?;
@@ -202,9 +205,10 @@ fn configuration(folder: &Path, wish: &Wish<'_>, cameras: usize, rate: f64, port
     let bundle = std::path::absolute(wish.bundle)?;
     let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
     let mut text = format!(
-        "[station]\nsite = \"bench\"\nline = \"bench\"\nstation = \"bench\"\n[model]\nbundle = {}\n\
+        "[station]\nsite = \"bench\"\nline = \"bench\"\nstation = \"bench\"\n[model]\nbundle = {}\nproviders = [\"{}\"]\nrequired = true\n\
          [outbox]\nfile = {}\n[mqtt.broker]\nkind = \"embedded\"\nlisten = \"127.0.0.1:{port}\"\n",
         quoted(&bundle),
+        wish.provider,
         quoted(&folder.join("outbox.sqlite")),
     );
     let Size { width, height } = wish.frame;

@@ -12,7 +12,7 @@ use self::line::{LineCost, Wish};
 use self::scoring::ScoringCost;
 use crate::bundle::Bundle;
 use crate::inspection::Size;
-use crate::scoring::{FeatureExtractor, SessionOptions};
+use crate::scoring::{FeatureExtractor, Provider, SessionOptions};
 use crate::training::bench::{training_step, write_naive_model};
 
 /// Measure how fast this machine trains, and with --bundle how fast it scores
@@ -62,6 +62,9 @@ pub(super) struct Arguments {
     /// Measured seconds of each run
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=86_400), requires = "line")]
     seconds: u64,
+    /// Execution provider of scoring: tensorrt, cuda, openvino or cpu; it must be had
+    #[arg(long, value_name = "NAME", default_value = "cpu", requires = "bundle")]
+    provider: Provider,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -108,7 +111,7 @@ fn score(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         write_naive_model(&bundle, &arguments.backbone, backbone.spec(), &naive)?;
     }
     let naive = arguments.naive.then_some(naive.as_path());
-    let cost = ScoringCost::measure(&bundle, &arguments.backbone, arguments.steps, naive)?;
+    let cost = ScoringCost::measure(&bundle, &arguments.backbone, arguments.provider, arguments.steps, naive)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&cost)?);
     } else {
@@ -118,7 +121,13 @@ fn score(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let wish = Wish { bundle, cameras: &arguments.cameras, frame: arguments.frame, seconds: arguments.seconds };
+    let wish = Wish {
+        bundle,
+        provider: arguments.provider,
+        cameras: &arguments.cameras,
+        frame: arguments.frame,
+        seconds: arguments.seconds,
+    };
     let cost = LineCost::measure(&wish, &|what| eprintln!("{what}"))?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&cost)?);

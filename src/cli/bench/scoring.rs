@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::bundle::Bundle;
 use crate::decision::Decider;
 use crate::inspection::{CameraPicture, PixelFormat, Size, YuvColour, YuvMatrix};
-use crate::scoring::{FeatureExtractor, Model, PictureFitter, SessionOptions};
+use crate::scoring::{FeatureExtractor, Model, PictureFitter, Provider, SessionOptions};
 
 /// A batch of one.
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
@@ -39,8 +39,15 @@ pub(super) struct ScoringCost {
 impl ScoringCost {
     /// Measures in turns, so that whatever else runs on the machine meets all alike. `naive` is a
     /// model file to compare with.
-    pub(super) fn measure(bundle: &Bundle, backbone: &Path, frames: u32, naive: Option<&Path>) -> anyhow::Result<Self> {
-        let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    pub(super) fn measure(
+        bundle: &Bundle,
+        backbone: &Path,
+        provider: Provider,
+        frames: u32,
+        naive: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let providers = vec![provider, Provider::Cpu];
+        let options = SessionOptions { providers, required: true, threads: 1, ..SessionOptions::default() };
         let preprocessing = bundle.manifest.preprocessing;
         let mut model = Model::load(bundle, &options)?;
         let mut naive = naive

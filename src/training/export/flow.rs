@@ -49,19 +49,29 @@ pub(super) fn append(
     let without_cells = graph.integers(&name("without_cells"), &[-1, hidden as i64]);
     let clamp = graph.floats(&name("clamp"), &[], [CLAMP]);
     let shapes = Shapes { halves, scale_and_shift, with_cells, without_cells, clamp };
+    // -1/2 |x g + o|² / C at the end, with g and o inside the columns where the last mix is but a scale.
+    let (length, half) = (channels as f32, -0.5 / channels as f32);
+    let last = flow.blocks.last().and_then(only_scaled);
+    let (scale, offset) = last.clone().unwrap_or_else(|| (vec![1.0; channels], vec![0.0; channels]));
+    let constant = flow.constant / length + half * offset.iter().map(|offset| offset * offset).sum::<f32>();
     // The sums over channels as products with a column that has the factor inside, each added to the one
     // before: reductions, their sum and a division by C take four times as long.
-    let length = channels as f32;
-    let mut sum = graph.floats(&name("constant"), &[1], [flow.constant / length]);
+    let mut sum = graph.floats(&name("constant"), &[1], [constant]);
     let each_scale = graph.floats(&name("each_scale"), &[second, 1], vec![CLAMP / length; second]);
     for (index, block) in flow.blocks.iter().enumerate() {
         let prefix = name(&format!("block{index}"));
-        let (next, bounded) = append_block(graph, &prefix, flow, block, &shapes, &x);
+        let mixes = last.is_none() || index + 1 < flow.blocks.len();
+        let (next, bounded) = append_block(graph, &prefix, flow, (block, mixes), &shapes, &x);
         x = next;
         sum = graph.node("Gemm", &[&bounded, &each_scale, &sum], &format!("{prefix}/sum"), vec![]);
     }
+    if last.is_some() {
+        let each = scale.iter().zip(&offset).map(|(g, o)| 2.0 * half * g * o);
+        let each = graph.floats(&name("each"), &[channels, 1], each);
+        sum = graph.node("Gemm", &[&x, &each, &sum], &name("linear"), vec![]);
+    }
     let square = graph.node("Mul", &[&x, &x], &name("square"), vec![]);
-    let each_square = graph.floats(&name("each_square"), &[channels, 1], vec![-0.5 / length; channels]);
+    let each_square = graph.floats(&name("each_square"), &[channels, 1], scale.iter().map(|g| half * g * g));
     let mean = graph.node("Gemm", &[&square, &each_square, &sum], &name("mean"), vec![]);
     let map = graph.integers(&name("map"), &[-1, rows as i64, columns as i64]);
     graph.node("Reshape", &[&mean, &map], output, vec![]);
@@ -85,14 +95,19 @@ pub(super) fn to_rows_and_columns(
             features = transpose(graph, &features, &name("channels_first"), [0, 3, 1, 2]);
             layout = Layout::Nchw;
         }
+        // Along the rows, then along the columns: the average of averages is the average, as the cells
+        // inside the map are a rectangle; and 2 n cells are read for n².
         let (side, margin) = (pooling as i64, (pooling / 2) as i64);
-        let attributes = vec![
-            integer_attribute("count_include_pad", 0),
-            integers_attribute("kernel_shape", &[side; 2]),
-            integers_attribute("pads", &[margin; 4]),
-            integers_attribute("strides", &[1; 2]),
-        ];
-        features = graph.node("AveragePool", &[&features], &name("pooled"), attributes);
+        for (part, height, width) in [("pooled_rows", side, 1), ("pooled", 1, side)] {
+            let (above, beside) = if height > 1 { (margin, 0) } else { (0, margin) };
+            let attributes = vec![
+                integer_attribute("count_include_pad", 0),
+                integers_attribute("kernel_shape", &[height, width]),
+                integers_attribute("pads", &[above, beside, above, beside]),
+                integers_attribute("strides", &[1; 2]),
+            ];
+            features = graph.node("AveragePool", &[&features], &name(part), attributes);
+        }
     }
     match layout {
         Layout::Nhwc => features,
@@ -109,12 +124,19 @@ struct Shapes {
     clamp: String,
 }
 
-/// Adds one coupling block on `x`, `[batch * cell, C]`; gives the next x and the block's s by [`CLAMP`].
+/// Scale and shift of a block that does not mix channels: only the last is one.
+fn only_scaled(block: &FoldedBlock) -> Option<(Vec<f32>, Vec<f32>)> {
+    let diagonal = block.mix.indexed_iter().all(|((row, column), &value)| row == column || value == 0.0);
+    diagonal.then(|| (block.mix.diag().to_vec(), block.shift.to_vec()))
+}
+
+/// Adds one coupling block on `x`, `[batch * cell, C]`; gives the next x, of the last block before it is
+/// scaled where it does not mix, and the block's s by [`CLAMP`].
 fn append_block(
     graph: &mut GraphBuilder,
     prefix: &str,
     flow: &FoldedFlow,
-    block: &FoldedBlock,
+    (block, mixes): (&FoldedBlock, bool),
     shapes: &Shapes,
     x: &str,
 ) -> (String, String) {
@@ -124,8 +146,6 @@ fn append_block(
     let w1 = graph.floats(&name("w1"), block.w1.shape(), block.w1.iter().copied());
     let w2 = graph.floats(&name("w2"), block.w2.shape(), block.w2.iter().copied());
     let b2 = graph.floats(&name("b2"), block.b2.shape(), block.b2.iter().copied());
-    let mix = graph.floats(&name("mix"), block.mix.shape(), block.mix.iter().copied());
-    let shift = graph.floats(&name("mix_shift"), block.shift.shape(), block.shift.iter().copied());
     let (x1, x2) = (name("x1"), name("x2"));
     graph.node_with_outputs("Split", &[x, &shapes.halves], &[&x1, &x2], along_columns());
     let activated = match without_places(block) {
@@ -151,6 +171,11 @@ fn append_block(
     let stretched = graph.node("Mul", &[&x2, &scale], &name("stretched"), vec![]);
     let moved = graph.node("Add", &[&stretched, &offset], &name("moved"), vec![]);
     let joined = graph.node("Concat", &[&x1, &moved], &name("joined"), along_columns());
+    if !mixes {
+        return (joined, bounded);
+    }
+    let mix = graph.floats(&name("mix"), block.mix.shape(), block.mix.iter().copied());
+    let shift = graph.floats(&name("mix_shift"), block.shift.shape(), block.shift.iter().copied());
     (graph.node("Gemm", &[&joined, &mix, &shift], &name("mixed"), vec![]), bounded)
 }
 

@@ -92,7 +92,7 @@ impl LevelFit {
     pub fn new(level: usize, bank: &LevelBank, settings: &Settings, start: Option<&Flow>) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
         rng.set_stream(1 + level as u64);
-        let shape = FlowShape::of(bank.channels, settings);
+        let shape = FlowShape::of(bank.channels, level, settings);
         let pixels = bank.pictures() * bank.kept();
         let steps = settings.steps.unwrap_or((settings.passes * pixels).div_ceil(settings.batch_pixels));
         let mut flow = start.cloned().unwrap_or_else(|| Flow::new(shape, &mut rng));

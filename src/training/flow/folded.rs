@@ -49,7 +49,7 @@ pub struct FoldedBlock {
     pub w2: Array2<f32>,
     /// `[2 * (C/2)]`, the factor 0.1 inside.
     pub b2: Array1<f32>,
-    /// `[C, C]`: global scale and rotation.
+    /// `[C, C]`: global scale and rotation; of the last block without the rotation, so diagonal.
     pub mix: Array2<f32>,
     /// `[C]`: global offset, rotated.
     pub shift: Array1<f32>,
@@ -73,8 +73,13 @@ impl FoldedFlow {
                 let global = Array1::from(flow.global_scale(block).0);
                 constant += global.iter().map(|&g| f64::from(g).ln()).sum::<f64>();
                 let offset = Array1::from(flow.part(block, Part::GlobalOffset).to_vec());
-                let rotation =
-                    ArrayView2::from_shape((c, c), &flow.rotations[block]).expect("a rotation has C rows of C");
+                // Behind the last block only |x|² counts, which no rotation changes.
+                let rotation = if block + 1 == shape.blocks {
+                    Array2::eye(c)
+                } else {
+                    let rotation = ArrayView2::from_shape((c, c), &flow.rotations[block]);
+                    rotation.expect("a rotation has C rows of C").to_owned()
+                };
                 FoldedBlock {
                     w1: matrix(block, Part::FeatureWeight, hidden, first).t().as_standard_layout().into_owned(),
                     row_table: position_code(rows).dot(&by_row.t()) + &bias,
@@ -83,7 +88,7 @@ impl FoldedFlow {
                         .as_standard_layout()
                         .into_owned(),
                     b2: Array1::from(flow.part(block, Part::OutputBias).to_vec()) * DAMPING,
-                    mix: (rotation.to_owned() * &global).t().as_standard_layout().into_owned(),
+                    mix: (&rotation * &global).t().as_standard_layout().into_owned(),
                     shift: rotation.dot(&offset),
                 }
             })

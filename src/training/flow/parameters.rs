@@ -61,10 +61,11 @@ impl FlowShape {
         2 * (channels - channels / 2 + CONDITION_LENGTH)
     }
 
-    /// The shape that the settings give a level of C channels.
-    pub fn of(channels: usize, settings: &Settings) -> Self {
+    /// The shape that the settings give a level of C channels; level 0 is the finest map's.
+    pub fn of(channels: usize, level: usize, settings: &Settings) -> Self {
         let hidden = settings.hidden_width.unwrap_or(Self::paper_hidden(channels));
-        Self { channels, blocks: settings.blocks, hidden }
+        let blocks = settings.finest_blocks.filter(|_| level == 0).unwrap_or(settings.blocks);
+        Self { channels, blocks, hidden }
     }
 
     /// Channels that pass a block unchanged and steer the others: `C - C/2`.
