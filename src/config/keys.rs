@@ -152,6 +152,7 @@ const MQTT: &[Key] = &[
     may("stats_interval_s", Kind::Integer(1, 3600)),
     may("drain_ms", Kind::Integer(0, 600_000)),
     may("expiry_s", Kind::Integer(1, 86_400)),
+    may("subscriber_wait_s", Kind::Integer(0, 600)),
 ];
 
 const RETRAIN: &[Key] = &[

@@ -187,6 +187,10 @@ pub struct Mqtt {
     pub drain_ms: u64,
     /// MQTT 5 message expiry of a decision where the camera has no deadline, 1 to 86400.
     pub expiry_s: u32,
+    /// How long after connecting decisions wait in the outbox for a subscriber that was there before
+    /// the connection was lost, 0 to 600: a broker that forgot its sessions acknowledges what nobody
+    /// gets.
+    pub subscriber_wait_s: u64,
 }
 
 impl Default for Mqtt {
@@ -202,6 +206,7 @@ impl Default for Mqtt {
             stats_interval_s: 5,
             drain_ms: 5000,
             expiry_s: 60,
+            subscriber_wait_s: 10,
         }
     }
 }

@@ -9,7 +9,9 @@
 //!   reports as it sends are dealt out to that list in order, and an acknowledged number leads
 //!   back to its row;
 //! - at every connection, whether the broker kept a session or not, publishing begins again at the
-//!   oldest row of the outbox.
+//!   oldest row of the outbox;
+//! - after a connection was lost, a decision that the broker acknowledges without a subscriber is
+//!   not delivered yet where there was one before: see [session`]'s `listeners`.
 //!
 //! So a decision arrives at least once; a duplicate has the same `result_id` and says `replayed`.
 //! While the broker is away only the outbox grows.
@@ -34,7 +36,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::LastWill;
 
 use super::outbox::Outbox;
-use crate::config::{Broker, Config};
+use crate::config::{Broker, Config, Mqtt};
 use crate::inspection::{Decision, ModelIdentity};
 use broker::EmbeddedBroker;
 use shared::{Order, Shared};
@@ -116,20 +118,27 @@ impl Delivery {
             options.set_credentials(credentials.username, credentials.password);
         }
         options.set_last_will(LastWill::new(topics.availability(), OFFLINE, QoS::AtLeastOnce, true, None));
-        Self::begin(options, topics, mqtt.expiry_s, outbox, boot_id, broker, address)
+        Self::begin(options, topics, mqtt, outbox, boot_id, broker, address)
     }
 
     fn begin(
         options: MqttOptions,
         topics: Topics,
-        expiry_s: u32,
+        mqtt: &Mqtt,
         outbox: Outbox,
         boot_id: &str,
         broker: Option<EmbeddedBroker>,
         address: (String, u16),
     ) -> Result<Self, PublishingError> {
         let shared = Arc::new(Shared::default());
-        let speaker = session::Speaker::new(Arc::clone(&shared), outbox.clone(), topics, boot_id.to_owned(), expiry_s);
+        let speaker = session::Speaker::new(
+            Arc::clone(&shared),
+            outbox.clone(),
+            topics,
+            boot_id.to_owned(),
+            mqtt.expiry_s,
+            Duration::from_secs(mqtt.subscriber_wait_s),
+        );
         let thread = driver::start(options, speaker).map_err(|source| PublishingError::Thread { source })?;
         Ok(Self { thread: Some(thread), broker, shared, outbox, address })
     }
