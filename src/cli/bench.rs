@@ -1,5 +1,7 @@
 //! `linegate bench`.
 
+mod outbox;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -41,6 +43,12 @@ pub(super) struct Arguments {
         env = "LINEGATE_BACKBONE"
     )]
     backbone: PathBuf,
+    /// Measure the outbox at 500 decisions a second on the disk of this folder instead
+    #[arg(long, value_name = "FOLDER", conflicts_with = "bundle")]
+    outbox: Option<PathBuf>,
+    /// How long the outbox is measured for each durability, seconds
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -67,6 +75,15 @@ struct ScoringCost {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(bundle) = &arguments.bundle {
         return score(bundle, arguments);
+    }
+    if let Some(folder) = &arguments.outbox {
+        let costs = outbox::measure(folder, arguments.seconds)?;
+        if arguments.json {
+            println!("{}", serde_json::to_string_pretty(&costs)?);
+        } else {
+            outbox::print(&costs);
+        }
+        return Ok(ExitCode::SUCCESS);
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let threads = if arguments.threads == 0 { cores } else { arguments.threads };

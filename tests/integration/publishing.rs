@@ -4,6 +4,7 @@ pub(crate) mod brokers;
 mod commands;
 mod contract;
 mod outages;
+mod security;
 mod watching;
 
 use std::path::Path;

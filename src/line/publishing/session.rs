@@ -133,6 +133,7 @@ pub(super) async fn run(speaker: &mut Speaker, options: MqttOptions) -> (End, Op
     tokio::pin!(poller);
     let mut session = Session::new(speaker, client);
     loop {
+        shared.turn();
         let mut lost = None;
         tokio::select! {
             biased;

@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::ledger::{deadline, key};
-use super::model::{ActiveModel, Successor};
+use super::model::{ActiveModel, Loader, Successor};
+use super::progress::Stage;
 use super::recorder::{Judgement, ms};
 use crate::decision::decide;
 use crate::inspection::{Latency, LogLikelihoodMaps, NotInspected, Picture};
@@ -18,10 +19,19 @@ use crate::scoring::PictureFitter;
 /// How long one wait for a batch lasts, so that a new model is taken over on an idle line too.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Scores batches until the queue is closed and empty. Swaps models between two batches.
-pub(super) fn work(shared: &Shared, mut active: ActiveModel, successor: &Successor) {
+/// Batches that fail one after the other before the session is made anew.
+const FAILURES: u32 = 3;
+/// Pause before a session that could not be made is tried again.
+const LOAD_AGAIN: Duration = Duration::from_secs(2);
+
+/// Scores batches until the queue is closed and empty. Swaps models between two batches, and makes
+/// the session anew where batch after batch fails (a GPU that was lost) or none is given.
+pub(super) fn work(shared: &Shared, mut active: Option<ActiveModel>, loader: &Loader, successor: &Successor) {
     let mut fitter = PictureFitter::new();
+    let mut failures = 0;
+    let mut load_at = Instant::now();
     loop {
+        shared.progress.turned(Stage::Scorer, Instant::now());
         if let Some(model) = successor.take() {
             tracing::info!(
                 bundle = model.identity.name,
@@ -30,18 +40,63 @@ pub(super) fn work(shared: &Shared, mut active: ActiveModel, successor: &Success
                 "model swapped between two batches"
             );
             shared.delivery.set_model(&model.identity, &model.provider.to_string());
-            active = model;
+            active = Some(model);
+            failures = 0;
         }
-        match shared.queue.take(PATIENCE) {
-            Taken::Batch(batch) => score(shared, &mut active, &mut fitter, batch),
-            Taken::Nothing => {}
-            Taken::Closed => return,
+        if active.is_none() && Instant::now() >= load_at {
+            active = load_again(shared, loader);
+            load_at = Instant::now() + LOAD_AGAIN;
+        }
+        match (shared.queue.take(PATIENCE), &mut active) {
+            (Taken::Batch(batch), Some(model)) => {
+                failures = if score(shared, model, &mut fitter, batch) { 0 } else { failures + 1 };
+                if failures >= FAILURES {
+                    tracing::error!(failures, "batch after batch fails: the session is made anew");
+                    (active, failures) = (None, 0);
+                }
+            }
+            (Taken::Batch(batch), None) => {
+                for one in &batch.frames {
+                    fail(shared, one, "there is no session to score with");
+                }
+            }
+            (Taken::Nothing, _) => {}
+            (Taken::Closed, _) => return,
         }
     }
 }
 
-fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, batch: Batch) {
+/// Loads the model that is to be used now; what is wrong with it is said on `state`.
+fn load_again(shared: &Shared, loader: &Loader) -> Option<ActiveModel> {
+    match loader.current().and_then(|path| loader.load(&path)) {
+        Ok(model) => {
+            shared.note(|station| station.model_lost = None);
+            shared.delivery.set_model(&model.identity, &model.provider.to_string());
+            tracing::warn!(version = model.identity.version, "the session was made anew");
+            Some(model)
+        }
+        Err(error) => {
+            let text = super::describe(&error);
+            tracing::error!(error = text, "the session cannot be made anew; trying again");
+            shared.note(|station| station.model_lost = Some(text));
+            None
+        }
+    }
+}
+
+/// Decides about the frames that a scorer had in hand when it died.
+pub(super) fn give_up_what_is_in_hand(shared: &Shared) {
+    let keys = std::mem::take(&mut *shared.in_hand.lock().unwrap_or_else(PoisonError::into_inner));
+    for key in keys {
+        shared.conclude(&key, Judgement::not_inspected(NotInspected::Failed));
+    }
+}
+
+/// Scores a batch; whether the model still works: it scored a frame, or none came to it.
+fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, batch: Batch) -> bool {
     let now = Instant::now();
+    *shared.in_hand.lock().unwrap_or_else(PoisonError::into_inner) =
+        batch.frames.iter().map(|one| key(&one.frame)).collect();
     let mut ready: Vec<(Batched, Picture)> = Vec::with_capacity(batch.frames.len());
     for one in batch.frames {
         // Somebody else has decided: its deadline passed while it waited.
@@ -62,7 +117,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
         }
     }
     if ready.is_empty() {
-        return;
+        return true;
     }
     shared.recorder.count_batch();
     let pictures: Vec<&Picture> = ready.iter().map(|(_, picture)| picture).collect();
@@ -74,6 +129,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
         }
     };
     let scored = Instant::now();
+    let works = maps.iter().any(Result::is_ok);
     for ((one, _), maps) in ready.into_iter().zip(maps) {
         let manifest = active.manifest(&one.frame.camera);
         let judged =
@@ -102,6 +158,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
             shared.late_results.fetch_add(1, Ordering::SeqCst);
         }
     }
+    works
 }
 
 fn run(active: &mut ActiveModel, pictures: &[&Picture]) -> Result<Vec<LogLikelihoodMaps>, String> {
@@ -131,7 +188,7 @@ fn guarded<T, E: std::fmt::Display>(step: impl FnOnce() -> Result<T, E>) -> Resu
     }
 }
 
-fn message(payload: &(dyn Any + Send)) -> &str {
+pub(super) fn message(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()
@@ -149,11 +206,13 @@ pub(super) fn keep_deadlines(shared: &Arc<Shared>) {
                     return;
                 }
                 let now = Instant::now();
+                shared.progress.turned(Stage::Deadlines, now);
                 let due = ledger.close_due(now);
                 if !due.is_empty() {
                     break due;
                 }
-                let pause = ledger.next_deadline().map_or(PATIENCE, |next| next.saturating_duration_since(now));
+                let pause =
+                    ledger.next_deadline().map_or(PATIENCE, |next| next.saturating_duration_since(now).min(PATIENCE));
                 ledger = shared.wait_ledger(ledger, pause);
             }
         };

@@ -5,6 +5,7 @@ mod account;
 mod broker;
 mod killed;
 mod network;
+mod outbox;
 
 /// How often or how long: `short` with the other tests, `long` with `LINEGATE_FAULTS=long`.
 pub(crate) fn extent(short: u64, long: u64) -> u64 {

@@ -210,12 +210,18 @@ impl Drop for Listener {
 
 /// Runs `mosquitto_rr`: publishes a request and gives the reply's lines.
 pub(crate) fn request(port: u16, topic: &str, payload: &[u8]) -> String {
+    request_with(port, topic, payload, &[])
+}
+
+/// The same with further arguments.
+pub(crate) fn request_with(port: u16, topic: &str, payload: &[u8], further: &[&str]) -> String {
     // Not from a file: this program sends an empty message then.
     let message = std::str::from_utf8(payload).unwrap();
     let output = Command::new(program("mosquitto_rr"))
         .args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1"])
         .args(["-t", topic, "-e", "answers/test", "-W", "30", "-m", message])
         .args(["-D", "publish", "correlation-data", "mark-42", "-F", "%D %p"])
+        .args(further)
         .output()
         .unwrap();
     String::from_utf8(output.stdout).unwrap()
@@ -228,6 +234,12 @@ pub(crate) fn publish(port: u16, further: &[&str]) {
         .args(further)
         .status()
         .unwrap();
+    assert!(status.success());
+}
+
+/// Adds a user to a mosquitto password file.
+pub(crate) fn add_password(file: &Path, user: &str, password: &str) {
+    let status = Command::new(program("mosquitto_passwd")).arg("-b").arg(file).args([user, password]).status().unwrap();
     assert!(status.success());
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::commands::Bucket;
+use super::super::credentials::CommandSecret;
 use super::super::shared::Shared;
 use super::super::topics::Topics;
 use crate::line::outbox::Outbox;
@@ -22,6 +23,8 @@ pub(in super::super) struct Speaker {
     /// Row of the decision retained on each camera's `last`, so that it never goes back.
     pub(super) last_rows: HashMap<String, i64>,
     pub(super) bucket: Bucket,
+    /// What commands must carry.
+    pub(super) command_secret: Option<CommandSecret>,
     /// How long a connection waits for subscribers that an earlier one had.
     pub(super) subscriber_wait: Duration,
     /// Cameras to whose decisions somebody has listened.
@@ -40,6 +43,7 @@ impl Speaker {
         boot_id: String,
         expiry_s: u32,
         subscriber_wait: Duration,
+        command_secret: Option<CommandSecret>,
     ) -> Self {
         Self {
             inherited: outbox.newest_row(),
@@ -51,6 +55,7 @@ impl Speaker {
             published_row: 0,
             last_rows: HashMap::new(),
             bucket: Bucket::new(Instant::now()),
+            command_secret,
             subscriber_wait,
             heard: HashSet::new(),
             connections: 0,
