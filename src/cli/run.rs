@@ -1,5 +1,6 @@
 //! `linegate run`.
 
+mod service;
 mod table;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::line::topology::{Line, Summary};
+use service::Service;
 use table::Table;
 
 /// Decisions waiting to be shown at most; a terminal that is slower misses some.
@@ -43,6 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = stop_at_signals()?;
     let (sender, decisions) = sync_channel(SHOWN);
     let line = Line::start(&config, arguments.table.then_some(sender))?;
+    let mut service = Service::ready();
     say_start(arguments, &config, &line);
     let until = arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut table = arguments.table.then(Table::new);
@@ -51,6 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Some(table) => table.follow(&decisions, &line, LOOK),
             None => std::thread::sleep(LOOK),
         }
+        service.look(&line);
         if stop.load(Ordering::SeqCst) {
             break "a signal";
         }
@@ -67,7 +71,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         println!("stopping: {reason}; waiting up to {} ms for acknowledgements", config.mqtt.drain_ms);
     }
-    let summary = line.stop();
+    let summary = service.stopping(|| line.stop());
     if let Some(table) = &mut table {
         table.finish(&decisions);
     }
@@ -137,6 +141,7 @@ fn say_end(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
     let troubles = [
         (summary.late_results, "results came after their deadline"),
         (summary.not_archived, "frames were not archived: the queue was full"),
+        (summary.restarts, "times a thread of the line died and was started again"),
         (summary.not_stored, "decisions could not be stored in the outbox"),
         (stats.frames.abs_diff(stats.decisions), "frames and decisions differ: something was lost"),
     ];

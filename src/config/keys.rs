@@ -90,7 +90,15 @@ pub(super) const LINE: &[Key] = &[
     may("decisions", Kind::Table(&[may("suspect", POLICY), may("not_inspected", POLICY)])),
     must("camera", Kind::List(1, &Kind::Table(CAMERA))),
     may("mqtt", Kind::Table(MQTT)),
-    may("outbox", Kind::Table(&[may("file", Kind::Path), may("max_decisions", Kind::Integer(1, 100_000_000))])),
+    may(
+        "outbox",
+        Kind::Table(&[
+            may("file", Kind::Path),
+            may("max_decisions", Kind::Integer(1, 100_000_000)),
+            may("max_age_h", Kind::Integer(1, 87_600)),
+            may("durability", Kind::Choice(&["process", "power"])),
+        ]),
+    ),
     may(
         "archive",
         Kind::Table(&[
@@ -141,6 +149,8 @@ const MQTT: &[Key] = &[
     may("username", Kind::Text),
     may("password_file", Kind::Path),
     may("password_environment", Kind::Text),
+    may("command_secret_file", Kind::Path),
+    may("command_secret_environment", Kind::Text),
     may(
         "tls",
         Kind::Table(&[
@@ -153,6 +163,7 @@ const MQTT: &[Key] = &[
     may("stats_interval_s", Kind::Integer(1, 3600)),
     may("drain_ms", Kind::Integer(0, 600_000)),
     may("expiry_s", Kind::Integer(1, 86_400)),
+    may("subscriber_wait_s", Kind::Integer(0, 600)),
 ];
 
 const RETRAIN: &[Key] = &[

@@ -181,6 +181,11 @@ pub struct Mqtt {
     pub password_file: Option<PathBuf>,
     /// Environment variable that holds the password.
     pub password_environment: Option<String>,
+    /// File that holds, on its first line, the secret that commands must carry; none takes every
+    /// command that the broker lets through.
+    pub command_secret_file: Option<PathBuf>,
+    /// Environment variable that holds that secret.
+    pub command_secret_environment: Option<String>,
     /// TLS; none is plain TCP.
     pub tls: Option<Tls>,
     /// Keep-alive, 5 to 3600.
@@ -191,6 +196,10 @@ pub struct Mqtt {
     pub drain_ms: u64,
     /// MQTT 5 message expiry of a decision where the camera has no deadline, 1 to 86400.
     pub expiry_s: u32,
+    /// How long after connecting decisions wait in the outbox for a subscriber that was there before
+    /// the connection was lost, 0 to 600: a broker that forgot its sessions acknowledges what nobody
+    /// gets.
+    pub subscriber_wait_s: u64,
 }
 
 impl Default for Mqtt {
@@ -201,11 +210,14 @@ impl Default for Mqtt {
             username: None,
             password_file: None,
             password_environment: None,
+            command_secret_file: None,
+            command_secret_environment: None,
             tls: None,
             keep_alive_s: 15,
             stats_interval_s: 5,
             drain_ms: 5000,
             expiry_s: 60,
+            subscriber_wait_s: 10,
         }
     }
 }
@@ -251,11 +263,25 @@ pub struct Outbox {
     pub file: PathBuf,
     /// Decisions kept at most, 1 to 100000000; beyond, accepts expire first, rejects last.
     pub max_decisions: u64,
+    /// How long a decision is kept at most, hours, 1 to 87600; older ones expire, counted.
+    pub max_age_h: u64,
+    /// What a decision survives once it is made.
+    pub durability: Durability,
+}
+
+/// What a decision survives once it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The death of the process at any moment. A power cut may cost the last seconds.
+    Process,
+    /// A power cut, too: every commit waits for the disk.
+    Power,
 }
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { file: "outbox.sqlite".into(), max_decisions: 1_000_000 }
+        Self { file: "outbox.sqlite".into(), max_decisions: 1_000_000, max_age_h: 720, durability: Durability::Process }
     }
 }
 

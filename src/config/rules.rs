@@ -86,6 +86,13 @@ fn password(mqtt: &Node, walk: &mut Walk<'_>) {
     if let (Some(password), None) = (file.or(environment), mqtt.get("username")) {
         walk.report(password, "a password without `mqtt.username`", Some("add `username = …` to `mqtt`"));
     }
+    if let (Some(_), Some(environment)) = (mqtt.get("command_secret_file"), mqtt.get("command_secret_environment")) {
+        walk.report(
+            environment,
+            "`mqtt.command_secret_environment` and `mqtt.command_secret_file` are both there",
+            Some("keep one of them"),
+        );
+    }
     let embedded = mqtt.get("broker").is_none_or(|broker| broker.get("kind").and_then(Node::text) == Some("embedded"));
     if let (true, Some(tls)) = (embedded, mqtt.get("tls")) {
         walk.report(

@@ -50,7 +50,8 @@ fn the_cost_of_a_bundle_is_told_beside_the_backbones_and_a_missing_backbone_by_i
     let folder = tempfile::tempdir().unwrap();
     let bundle = bundle(folder.path());
     let backbone = backbone();
-    let cost = told(&linegate("bench", &bundle, &["--steps", "2", "--naive", "--backbone", backbone.to_str().unwrap()]));
+    let cost =
+        told(&linegate("bench", &bundle, &["--steps", "2", "--naive", "--backbone", backbone.to_str().unwrap()]));
     for key in ["backbone_ms", "model_ms", "fit_ms", "fit_nv12_ms", "decision_ms"] {
         assert!(number(&cost, key) > 0.0, "{key} in {cost}");
     }

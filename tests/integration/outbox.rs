@@ -8,6 +8,7 @@ use linegate::line::outbox::{Outbox, OutboxError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError};
 
+use crate::publishing::brokers::PATIENCE;
 use crate::publishing::decision;
 
 fn numbered(number: u64, verdict: Verdict) -> Decision {
@@ -160,6 +161,82 @@ fn a_decision_that_cannot_be_read_does_not_hold_the_others_up() {
     let database = rusqlite::Connection::open(&file).unwrap();
     let kept: i64 = database.query_row("SELECT count(*) FROM unreadable", [], |row| row.get(0)).unwrap();
     assert_eq!(kept, 1, "it is kept for a person");
+}
+
+#[test]
+fn decisions_older_than_the_bound_expire_and_are_counted_whatever_the_clock_says_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outbox.sqlite");
+    {
+        let outbox = Outbox::open(&file, 10).unwrap();
+        for (number, verdict) in [(0, Verdict::Reject), (1, Verdict::Accept), (2, Verdict::Reject)] {
+            outbox.append(&numbered(number, verdict)).unwrap();
+        }
+    }
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let hours = |n: i64| n * 3_600_000_000;
+    database.execute("UPDATE decision SET made_us = made_us - ?1 WHERE row < 3", [hours(3)]).unwrap();
+    // The clock was ahead when this one was made.
+    database.execute("UPDATE decision SET made_us = made_us + ?1 WHERE row = 3", [hours(50)]).unwrap();
+    drop(database);
+    let config = linegate::config::Outbox { file, max_age_h: 2, ..Default::default() };
+    let outbox = Outbox::open_with(&config).unwrap();
+    outbox.append(&numbered(3, Verdict::Reject)).unwrap();
+    assert_eq!(sequences(&outbox), [2, 3]);
+    assert_eq!((outbox.expired(), outbox.expired_rejects()), (2, 1));
+    assert!(outbox.oldest_age().is_some_and(|age| age.as_secs() < 3600), "{:?}", outbox.oldest_age());
+}
+
+#[test]
+fn an_outbox_of_the_former_layout_is_taken_over_with_its_decisions() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outbox.sqlite");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    database
+        .execute_batch(
+            "CREATE TABLE decision (row INTEGER PRIMARY KEY AUTOINCREMENT, worth INTEGER NOT NULL,
+                                    payload BLOB NOT NULL) STRICT;
+             CREATE INDEX decision_by_worth ON decision (worth, row);
+             CREATE TABLE unreadable (row INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT;
+             PRAGMA application_id = 0x4c474f42; PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    let decided_us = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64;
+    for number in 1..=2 {
+        let old = Decision { decided_us: decided_us - 60_000_000, ..numbered(number, Verdict::Reject) };
+        let payload = serde_json::to_vec(&old).unwrap();
+        database.execute("INSERT INTO decision (worth, payload) VALUES (3, ?1)", [payload]).unwrap();
+    }
+    drop(database);
+    let outbox = Outbox::open(&file, 10).unwrap();
+    outbox.append(&numbered(3, Verdict::Accept)).unwrap();
+    assert_eq!(sequences(&outbox), [1, 2, 3]);
+    assert_eq!(outbox.set_aside(), None);
+    let age = outbox.oldest_age().unwrap().as_secs();
+    assert!((60..600).contains(&age), "{age} s");
+}
+
+#[test]
+fn an_outbox_damaged_while_it_is_open_is_set_aside_and_the_next_decisions_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outbox.sqlite");
+    let outbox = Outbox::open(&file, 100_000).unwrap();
+    let rows: Vec<i64> = (0..300).map(|number| outbox.append(&numbered(number, Verdict::Reject)).unwrap()).collect();
+    for name in ["outbox.sqlite", "outbox.sqlite-wal"] {
+        let path = folder.path().join(name);
+        let damaged = std::fs::read(&path).unwrap().iter().map(|byte| byte ^ 0xa5).collect::<Vec<_>>();
+        let mut there = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut there, &damaged).unwrap();
+    }
+    crate::publishing::brokers::eventually("a decision is kept again", PATIENCE, || {
+        // What was read before may still be in memory; sooner or later a page is not.
+        let _ = outbox.page(0, 1000);
+        outbox.append(&numbered(300, Verdict::Reject)).is_ok() && outbox.set_aside().is_some()
+    });
+    let newest = outbox.append(&numbered(301, Verdict::Reject)).unwrap();
+    assert!(newest > *rows.last().unwrap(), "rows never come back");
+    assert_eq!(outbox.page(newest - 1, 10).unwrap()[0].decision.sequence, 301);
+    assert_eq!(set_aside_files(folder.path()).len(), 1);
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! `linegate bench`.
 
 mod line;
+mod outbox;
 mod scoring;
 
 use std::path::{Path, PathBuf};
@@ -59,9 +60,12 @@ pub(super) struct Arguments {
     /// Size of the test cameras' frames
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1920x1080", value_parser = frame, requires = "line")]
     frame: Size,
-    /// Measured seconds of each run
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=86_400), requires = "line")]
-    seconds: u64,
+    /// Measure the outbox at 500 decisions a second on the disk of this folder instead
+    #[arg(long, value_name = "FOLDER", conflicts_with = "bundle")]
+    outbox: Option<PathBuf>,
+    /// Measured seconds of each run of --line and for each durability of --outbox
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=86_400))]
+    seconds: u32,
     /// Execution provider of scoring: tensorrt, cuda, openvino or cpu; it must be had
     #[arg(long, value_name = "NAME", default_value = "cpu", requires = "bundle")]
     provider: Provider,
@@ -73,6 +77,15 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(bundle) = &arguments.bundle {
         return score(bundle, arguments);
+    }
+    if let Some(folder) = &arguments.outbox {
+        let costs = outbox::measure(folder, arguments.seconds)?;
+        if arguments.json {
+            println!("{}", serde_json::to_string_pretty(&costs)?);
+        } else {
+            outbox::print(&costs);
+        }
+        return Ok(ExitCode::SUCCESS);
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let threads = if arguments.threads == 0 { cores } else { arguments.threads };
@@ -126,7 +139,7 @@ fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         provider: arguments.provider,
         cameras: &arguments.cameras,
         frame: arguments.frame,
-        seconds: arguments.seconds,
+        seconds: arguments.seconds.into(),
     };
     let cost = LineCost::measure(&wish, &|what| eprintln!("{what}"))?;
     if arguments.json {

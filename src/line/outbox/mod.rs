@@ -2,8 +2,9 @@
 //!
 //! One file in SQLite's WAL mode, one writer thread, group commit: [`Outbox::append`] returns when
 //! the transaction that holds the decision has been committed. What is committed survives the death
-//! of the process at any moment. `synchronous = NORMAL`: after a power cut the file is whole, but
-//! what was committed since the last checkpoint may be missing.
+//! of the process at any moment. With `durability = "process"` (SQLite's `synchronous = NORMAL`) the
+//! file is whole after a power cut, but what was committed since the last checkpoint may be missing;
+//! with `"power"` (`FULL`) every commit waits for the disk.
 
 mod store;
 mod writer;
@@ -12,10 +13,13 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::config;
 use crate::inspection::{Decision, Verdict};
+pub use writer::Appending;
 use writer::{Command, Gauges, Writer};
 
 /// Why the outbox could not do its work.
@@ -101,14 +105,25 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// Opens or creates the queue, bounded by a number of decisions, otherwise with the defaults of
+    /// [`config::Outbox`].
+    ///
+    /// # Errors
+    /// As in [`Outbox::open_with`].
+    pub fn open(file: &Path, max_decisions: u64) -> Result<Self, OutboxError> {
+        Self::open_with(&config::Outbox { file: file.to_path_buf(), max_decisions, ..config::Outbox::default() })
+    }
+
     /// Opens or creates the queue; a torn or foreign file is set aside as `FILE.corrupt-SECONDS`
-    /// and reported in the log, and a fresh queue is made. Holds at most `max_decisions`: beyond,
-    /// the oldest accepts expire first, rejects last.
+    /// and reported in the log and by [`Outbox::set_aside`], and a fresh queue is made; so is one
+    /// that turns out to be damaged later. Holds at most `max_decisions` (beyond, the oldest accepts
+    /// expire first, rejects last), none older than `max_age_h`.
     ///
     /// # Errors
     /// [`OutboxError::InUse`] when the queue is open elsewhere; [`OutboxError::Open`] and
     /// [`OutboxError::Database`] when the file can neither be opened nor set aside.
-    pub fn open(file: &Path, max_decisions: u64) -> Result<Self, OutboxError> {
+    pub fn open_with(config: &config::Outbox) -> Result<Self, OutboxError> {
+        let file = config.file.as_path();
         let io_error = |source| OutboxError::Open { file: file.to_path_buf(), source };
         if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(io_error)?;
@@ -119,11 +134,12 @@ impl Outbox {
             Err(TryLockError::WouldBlock) => return Err(OutboxError::InUse { file: file.to_path_buf() }),
             Err(TryLockError::Error(source)) => return Err(io_error(source)),
         }
-        let store = store::Store::open(file, max_decisions)?;
+        let store = store::Store::open(config)?;
         let reader =
             store::open_reader(file).map_err(|source| OutboxError::Database { file: file.to_path_buf(), source })?;
-        let writer = Writer::start(store).map_err(io_error)?;
-        Ok(Self { writer: Arc::new(writer), reader: Arc::new(Mutex::new(reader)), _lock: Arc::new(Held(lock)) })
+        let reader = Arc::new(Mutex::new(reader));
+        let writer = Writer::start(store, Arc::clone(&reader)).map_err(io_error)?;
+        Ok(Self { writer: Arc::new(writer), reader, _lock: Arc::new(Held(lock)) })
     }
 
     /// Appends a decision and returns its row once it is committed. Calls from several threads
@@ -132,6 +148,15 @@ impl Outbox {
     /// # Errors
     /// The decision was not committed: the disk is full or broken.
     pub fn append(&self, decision: &Decision) -> Result<i64, OutboxError> {
+        self.begin_append(decision)?.wait()
+    }
+
+    /// Gives a decision its place in the queue without waiting for the commit, so that several of
+    /// one thread can share one.
+    ///
+    /// # Errors
+    /// The writer thread is gone.
+    pub fn begin_append(&self, decision: &Decision) -> Result<Appending, OutboxError> {
         let payload = serde_json::to_vec(decision)
             .map_err(|source| OutboxError::Encode { result_id: decision.result_id.clone(), source })?;
         self.writer.append(worth(decision.verdict), payload)
@@ -163,7 +188,16 @@ impl Outbox {
     pub fn page(&self, after: i64, limit: usize) -> Result<Vec<Waiting>, OutboxError> {
         let rows = {
             let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-            store::page(&reader, after, limit).map_err(|source| OutboxError::Read { source })?
+            store::page(&reader, after, limit)
+        };
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(source) => {
+                if store::is_damage(&source) {
+                    self.writer.send(Command::Examine)?;
+                }
+                return Err(OutboxError::Read { source });
+            }
         };
         let mut waiting = Vec::with_capacity(rows.len());
         let mut unreadable = false;
@@ -195,9 +229,26 @@ impl Outbox {
         self.len() == 0
     }
 
-    /// Decisions that expired unacknowledged since the queue was opened because it was full.
+    /// Decisions that expired unacknowledged since the queue was opened, because it was full or they
+    /// were too old.
     pub fn expired(&self) -> u64 {
-        self.gauges().expired.load(Ordering::Acquire)
+        self.gauges().expired.iter().map(|expired| expired.load(Ordering::Acquire)).sum()
+    }
+
+    /// How many of these were rejects.
+    pub fn expired_rejects(&self) -> u64 {
+        self.gauges().expired[worth(Verdict::Reject)].load(Ordering::Acquire)
+    }
+
+    /// Age of the oldest decision as of a second ago; none where nothing waited.
+    pub fn oldest_age(&self) -> Option<Duration> {
+        let age_us = u64::try_from(self.gauges().oldest_age_us.load(Ordering::Acquire)).ok()?;
+        (!self.is_empty()).then(|| Duration::from_micros(age_us))
+    }
+
+    /// Where a damaged file of this queue was put since it was opened.
+    pub fn set_aside(&self) -> Option<PathBuf> {
+        self.gauges().set_aside.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The highest row ever given out; 0 before the first.

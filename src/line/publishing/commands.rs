@@ -7,6 +7,8 @@ use super::now_us;
 
 /// Largest payload of a command, bytes.
 pub(super) const MAX_PAYLOAD: usize = 64 * 1024;
+/// MQTT 5 user property that carries the secret, where one is asked for.
+pub(super) const SECRET_PROPERTY: &str = "secret";
 /// Commands a second over a longer time.
 const RATE: f64 = 10.0;
 /// Commands at once.
@@ -24,6 +26,9 @@ pub(super) fn answer(name: &str, payload: &[u8], station: &Station<'_>) -> Comma
     if payload.len() > MAX_PAYLOAD {
         return refuse(name, format!("{} bytes are too many: at most {MAX_PAYLOAD}", payload.len()));
     }
+    if let Err(problem) = without_arguments(payload) {
+        return refuse(name, problem);
+    }
     match name {
         "ping" => done(
             name,
@@ -36,6 +41,25 @@ pub(super) fn answer(name: &str, payload: &[u8], station: &Station<'_>) -> Comma
             Err(error) => refuse(name, error.to_string()),
         },
         _ => refuse(name, "unknown command: there are ping and state".into()),
+    }
+}
+
+/// The answer to one that did not carry the secret.
+pub(super) fn forbid(name: &str) -> CommandReply {
+    refuse(name, format!("not allowed: the user property `{SECRET_PROPERTY}` does not hold this station's secret"))
+}
+
+/// Both commands take nothing: no payload, or an object without keys.
+fn without_arguments(payload: &[u8]) -> Result<(), String> {
+    if payload.is_empty() {
+        return Ok(());
+    }
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload) {
+        Ok(arguments) => match arguments.keys().next() {
+            Some(key) => Err(format!("unknown argument `{}`: this command takes none", key.escape_debug())),
+            None => Ok(()),
+        },
+        Err(error) => Err(format!("the payload is no JSON object: {error}")),
     }
 }
 
@@ -87,12 +111,27 @@ mod tests {
         assert!((118..=120).contains(&passed), "{passed}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_command_can_break_the_station(
+            name in ".{0,80}", payload in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)
+        ) {
+            let reply = answer(&name, &payload, &Station { boot_id: "b", state: None });
+            assert!(reply.ok || reply.error.is_some());
+        }
+    }
+
     #[test]
     fn unknown_and_oversized_commands_get_an_error() {
         let station = Station { boot_id: "b", state: None };
         assert!(answer("ping", b"", &station).ok);
         assert!(!answer("reboot", b"", &station).ok);
         assert!(!answer("ping", &vec![b'x'; MAX_PAYLOAD + 1], &station).ok);
+        assert!(answer("ping", b"{}", &station).ok);
+        for wrong in [&b"[1]"[..], b"{", b"\xff\xfe", b"{\"now\": true}", b"null"] {
+            let reply = answer("ping", wrong, &station);
+            assert!(!reply.ok && reply.error.is_some(), "{wrong:?}");
+        }
         let long = answer(&"x".repeat(60_000), b"", &station);
         assert!(!long.ok && long.command.len() == 64);
     }

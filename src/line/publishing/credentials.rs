@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rumqttc::tokio_native_tls::native_tls;
 use rumqttc::{TlsConfiguration, Transport};
+use sha2::{Digest, Sha256};
 
 use super::PublishingError;
 use crate::config::{Mqtt, Tls};
@@ -43,6 +44,43 @@ pub(super) fn read(mqtt: &Mqtt) -> Result<Option<Credentials>, PublishingError> 
             problem: "a password is configured without mqtt.username: add the user name",
         }),
         (None, None) => Ok(None),
+    }
+}
+
+/// The secret that commands must carry, as its SHA-256: nothing here keeps or shows the secret itself.
+#[derive(Clone)]
+pub(super) struct CommandSecret([u8; 32]);
+
+impl std::fmt::Debug for CommandSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CommandSecret")
+    }
+}
+
+impl CommandSecret {
+    /// Of a text that is not empty.
+    pub(super) fn new(secret: &str) -> Self {
+        Self(Sha256::digest(secret).into())
+    }
+
+    /// Reads it; none where none is configured.
+    pub(super) fn read(mqtt: &Mqtt) -> Result<Option<Self>, PublishingError> {
+        let secret = match (&mqtt.command_secret_file, &mqtt.command_secret_environment) {
+            (Some(file), _) => first_line("the commands' secret (mqtt.command_secret_file)", file)?,
+            (None, Some(variable)) => std::env::var(variable)
+                .map_err(|source| PublishingError::SecretVariable { variable: variable.clone(), source })?,
+            (None, None) => return Ok(None),
+        };
+        if secret.is_empty() {
+            return Err(PublishingError::Credentials { problem: "the secret for commands is empty: give it one" });
+        }
+        Ok(Some(Self::new(&secret)))
+    }
+
+    /// Whether this is the secret. Digests are compared, so the time tells nothing about it.
+    pub(super) fn is(&self, given: &str) -> bool {
+        let given: [u8; 32] = Sha256::digest(given).into();
+        self.0.iter().zip(given).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
     }
 }
 

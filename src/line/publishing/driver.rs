@@ -72,6 +72,7 @@ async fn run(options: &MqttOptions, mut speaker: Speaker) {
 async fn pause(speaker: &Speaker, pause: Duration) -> bool {
     let until = Instant::now() + pause;
     loop {
+        speaker.shared.turn();
         let now = Instant::now();
         let wake_at = match speaker.shared.current_order() {
             Order::Abort => return false,

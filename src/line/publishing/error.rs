@@ -55,6 +55,14 @@ pub enum PublishingError {
         /// Why it cannot be read.
         source: std::env::VarError,
     },
+    /// The environment variable with the commands' secret is not set.
+    #[error("environment variable {variable} (mqtt.command_secret_environment) is not set or not text")]
+    SecretVariable {
+        /// Its name.
+        variable: String,
+        /// Why it cannot be read.
+        source: std::env::VarError,
+    },
     /// Both or the wrong one of the credentials were given.
     #[error("{problem}")]
     Credentials {

@@ -82,6 +82,21 @@ pub struct Stats {
     pub acknowledged: u64,
     /// Decisions waiting in the outbox.
     pub outbox: u64,
+    /// Age of the oldest of them, seconds; null where none waits.
+    #[serde(default)]
+    pub outbox_oldest_age_s: Option<f64>,
+    /// Decisions published again or late, out of the outbox.
+    #[serde(default)]
+    pub replayed: u64,
+    /// Decisions that expired in the outbox unacknowledged.
+    #[serde(default)]
+    pub expired: u64,
+    /// Of these rejects.
+    #[serde(default)]
+    pub expired_rejects: u64,
+    /// Decisions that neither the outbox nor the broker took.
+    #[serde(default)]
+    pub lost: u64,
     /// Batches scored.
     pub batches: u64,
     /// Frames a second since the last message.

@@ -9,7 +9,9 @@
 //!   reports as it sends are dealt out to that list in order, and an acknowledged number leads
 //!   back to its row;
 //! - at every connection, whether the broker kept a session or not, publishing begins again at the
-//!   oldest row of the outbox.
+//!   oldest row of the outbox;
+//! - after a connection was lost, a decision that the broker acknowledges without a subscriber is
+//!   not delivered yet where there was one before: see [session`]'s `listeners`.
 //!
 //! So a decision arrives at least once; a duplicate has the same `result_id` and says `replayed`.
 //! While the broker is away only the outbox grows.
@@ -33,8 +35,8 @@ use rumqttc::v5::MqttOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::LastWill;
 
-use super::outbox::Outbox;
-use crate::config::{Broker, Config};
+use super::outbox::{Appending, Outbox, OutboxError};
+use crate::config::{Broker, Config, Mqtt};
 use crate::inspection::{Decision, ModelIdentity};
 use broker::EmbeddedBroker;
 use shared::{Order, Shared};
@@ -64,8 +66,12 @@ pub struct DeliveryCounters {
     pub waiting: u64,
     /// Whether the broker is connected now.
     pub connected: bool,
-    /// Decisions that expired unacknowledged because the outbox was full.
+    /// Decisions that expired unacknowledged because the outbox was full or they were too old.
     pub expired: u64,
+    /// How many of these were rejects.
+    pub expired_rejects: u64,
+    /// Age of the oldest decision in the outbox.
+    pub oldest_age: Option<Duration>,
     /// Decisions that neither the outbox nor the broker took.
     pub lost: u64,
 }
@@ -116,20 +122,28 @@ impl Delivery {
             options.set_credentials(credentials.username, credentials.password);
         }
         options.set_last_will(LastWill::new(topics.availability(), OFFLINE, QoS::AtLeastOnce, true, None));
-        Self::begin(options, topics, mqtt.expiry_s, outbox, boot_id, broker, address)
+        Self::launch(options, topics, mqtt, outbox, boot_id, broker, address)
     }
 
-    fn begin(
+    fn launch(
         options: MqttOptions,
         topics: Topics,
-        expiry_s: u32,
+        mqtt: &Mqtt,
         outbox: Outbox,
         boot_id: &str,
         broker: Option<EmbeddedBroker>,
         address: (String, u16),
     ) -> Result<Self, PublishingError> {
         let shared = Arc::new(Shared::default());
-        let speaker = session::Speaker::new(Arc::clone(&shared), outbox.clone(), topics, boot_id.to_owned(), expiry_s);
+        let speaker = session::Speaker::new(
+            Arc::clone(&shared),
+            outbox.clone(),
+            topics,
+            boot_id.to_owned(),
+            mqtt.expiry_s,
+            Duration::from_secs(mqtt.subscriber_wait_s),
+            credentials::CommandSecret::read(mqtt)?,
+        );
         let thread = driver::start(options, speaker).map_err(|source| PublishingError::Thread { source })?;
         Ok(Self { thread: Some(thread), broker, shared, outbox, address })
     }
@@ -145,18 +159,14 @@ impl Delivery {
     /// # Errors
     /// The outbox could not take it; it is published all the same.
     pub fn submit(&self, decision: Decision) -> Result<(), PublishingError> {
+        self.begin(decision).finish()
+    }
+
+    /// Gives a decision its place behind those before it, without waiting for the disk.
+    pub fn begin(&self, decision: Decision) -> Handing<'_> {
         self.shared.count_submitted();
-        match self.outbox.append(&decision) {
-            Ok(_) => {
-                self.shared.wake.notify_one();
-                Ok(())
-            }
-            Err(source) => {
-                let result_id = decision.result_id.clone();
-                self.shared.submit_directly(decision);
-                Err(PublishingError::NotStored { result_id, source })
-            }
-        }
+        let appending = self.outbox.begin_append(&decision);
+        Handing { delivery: self, decision, appending }
     }
 
     /// Publishes the state (retained).
@@ -177,7 +187,23 @@ impl Delivery {
 
     /// What was done so far.
     pub fn counters(&self) -> DeliveryCounters {
-        DeliveryCounters { waiting: self.outbox.len(), expired: self.outbox.expired(), ..self.shared.counters() }
+        DeliveryCounters {
+            waiting: self.outbox.len(),
+            expired: self.outbox.expired(),
+            expired_rejects: self.outbox.expired_rejects(),
+            oldest_age: self.outbox.oldest_age(),
+            ..self.shared.counters()
+        }
+    }
+
+    /// How long ago the publishing thread last got on.
+    pub fn since_turn(&self) -> Duration {
+        self.shared.since_turn()
+    }
+
+    /// Where a damaged outbox was put since the start.
+    pub fn outbox_set_aside(&self) -> Option<std::path::PathBuf> {
+        self.outbox.set_aside()
     }
 
     /// Waits until the broker is connected; `false` when `patience` ended first.
@@ -208,6 +234,35 @@ impl Delivery {
             tracing::error!("publishing thread ended with a panic");
         }
         self.broker = None;
+    }
+}
+
+/// A decision that has its place and is on its way to the disk.
+#[derive(Debug)]
+#[must_use = "the decision is taken over when `finish` has returned"]
+pub struct Handing<'delivery> {
+    delivery: &'delivery Delivery,
+    decision: Decision,
+    appending: Result<Appending, OutboxError>,
+}
+
+impl Handing<'_> {
+    /// Waits until it stands in the outbox.
+    ///
+    /// # Errors
+    /// The outbox could not take it; it is published all the same.
+    pub fn finish(self) -> Result<(), PublishingError> {
+        match self.appending.and_then(Appending::wait) {
+            Ok(_) => {
+                self.delivery.shared.wake.notify_one();
+                Ok(())
+            }
+            Err(source) => {
+                let result_id = self.decision.result_id.clone();
+                self.delivery.shared.submit_directly(self.decision);
+                Err(PublishingError::NotStored { result_id, source })
+            }
+        }
     }
 }
 

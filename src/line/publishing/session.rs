@@ -1,5 +1,7 @@
 //! One connection to the broker, from CONNECT to its end.
 
+mod listeners;
+mod outgoing;
 mod speaker;
 mod words;
 
@@ -9,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAck, PubAckReason, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAck, PubAckReason};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
 use tokio::sync::mpsc;
 
+use listeners::{Answer, Listeners};
 pub(super) use speaker::Speaker;
-use words::{expiry_s, fit, json_properties};
 
 use super::shared::Order;
 use super::{ONLINE, STOPPED, broker, now_us};
@@ -71,7 +73,7 @@ pub(super) enum End {
 #[derive(Debug, Clone, PartialEq)]
 enum Sent {
     /// A decision of the outbox.
-    Row(i64),
+    Row { row: i64, camera: String },
     /// A decision that the outbox did not take.
     Unstored(Box<Decision>),
     /// State, availability, model or a reply.
@@ -110,6 +112,7 @@ struct Session<'speaker> {
     max_packet: usize,
     refused_at: Option<Instant>,
     read_failed_at: Option<Instant>,
+    listeners: Listeners,
 }
 
 /// Runs one connection to its end. Also returns when the broker accepted it.
@@ -130,6 +133,7 @@ pub(super) async fn run(speaker: &mut Speaker, options: MqttOptions) -> (End, Op
     tokio::pin!(poller);
     let mut session = Session::new(speaker, client);
     loop {
+        shared.turn();
         let mut lost = None;
         tokio::select! {
             biased;
@@ -174,6 +178,7 @@ impl<'speaker> Session<'speaker> {
             max_packet: broker::MAX_PACKET,
             refused_at: None,
             read_failed_at: None,
+            listeners: Listeners::new(Instant::now(), Duration::ZERO, 0),
         }
     }
 
@@ -206,7 +211,11 @@ impl<'speaker> Session<'speaker> {
             tracing::error!(%error, "outbox could not settle");
         }
         self.replay_mark = self.speaker.outbox.newest_row();
-        self.connected_at = Some(Instant::now());
+        let now = Instant::now();
+        let inherited = if self.speaker.connections == 0 { self.speaker.inherited } else { 0 };
+        self.speaker.connections += 1;
+        self.listeners = Listeners::new(now, self.speaker.subscriber_wait, inherited);
+        self.connected_at = Some(now);
         tracing::info!(waiting = self.speaker.outbox.len(), "broker connected");
         if self.client.try_subscribe(self.speaker.topics.commands(), QoS::AtLeastOnce).is_err() {
             tracing::warn!("commands could not be subscribed to");
@@ -221,7 +230,16 @@ impl<'speaker> Session<'speaker> {
         let Some(sent) = self.flying.remove(&ack.pkid) else { return };
         let taken = matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
         match sent {
-            Sent::Row(row) if taken => {
+            Sent::Row { row, camera } if taken => {
+                let somebody = ack.reason == PubAckReason::Success;
+                match self.listeners.answered(&camera, row, somebody, Instant::now()) {
+                    Answer::Stays => return,
+                    Answer::Resume => self.read_again(),
+                    Answer::Taken => {}
+                }
+                if somebody {
+                    self.speaker.heard.insert(camera);
+                }
                 self.speaker.shared.count_acknowledged();
                 if let Err(error) = self.speaker.outbox.remove(vec![row]) {
                     tracing::error!(%error, row, "acknowledged decision could not be removed from the outbox");
@@ -229,7 +247,7 @@ impl<'speaker> Session<'speaker> {
             }
             Sent::Unstored(_) if taken => self.speaker.shared.count_acknowledged(),
             Sent::Word if taken => {}
-            Sent::Row(row) => {
+            Sent::Row { row, .. } => {
                 self.refused_at = Some(Instant::now());
                 tracing::error!(row, reason = ?ack.reason, "broker refused a decision; it stays in the outbox");
             }
@@ -278,99 +296,6 @@ impl<'speaker> Session<'speaker> {
                 None
             }
             Phase::Leaving { until } => (self.disconnect_sent || now >= until).then_some(End::Stopped),
-        }
-    }
-
-    /// Publishes decisions as far as the window allows: those that the outbox did not take, then
-    /// the outbox in order.
-    fn fill(&mut self, now: Instant) {
-        if self.refused_at.is_some_and(|at| now.duration_since(at) > OFFER_AGAIN) {
-            self.refused_at = None;
-            self.page.clear();
-            self.cursor = 0;
-        }
-        while self.handed.len() + self.flying.len() < self.window {
-            if let Some(decision) = self.speaker.shared.take_direct() {
-                self.publish(decision, None);
-                continue;
-            }
-            if self.page.is_empty() && !self.read(now) {
-                return;
-            }
-            if let Some(Waiting { row, decision }) = self.page.pop_front() {
-                self.cursor = row;
-                let under_way = Sent::Row(row);
-                if !self.handed.contains(&under_way) && !self.flying.values().any(|sent| *sent == under_way) {
-                    self.publish(decision, Some(row));
-                }
-            }
-        }
-    }
-
-    /// Reads the next page; whether there is something on it.
-    fn read(&mut self, now: Instant) -> bool {
-        if self.cursor >= self.speaker.outbox.newest_row()
-            || self.read_failed_at.is_some_and(|at| now.duration_since(at) < READ_AGAIN)
-        {
-            return false;
-        }
-        match self.speaker.outbox.page(self.cursor, PAGE) {
-            Ok(page) => self.page = page.into(),
-            Err(error) => {
-                tracing::error!(%error, "outbox could not be read; trying again");
-                self.read_failed_at = Some(now);
-            }
-        }
-        !self.page.is_empty()
-    }
-
-    fn publish(&mut self, mut decision: Decision, row: Option<i64>) {
-        let speaker = &mut *self.speaker;
-        let replayed = row.is_some_and(|row| row <= self.replay_mark || row <= speaker.published_row);
-        decision.published_us = now_us();
-        decision.replayed = replayed;
-        decision.age_ms = replayed.then(|| ((decision.published_us - decision.decided_us).max(0) / 1000) as u64);
-        let topic = speaker.topics.decision(&decision.camera);
-        let Some(payload) = fit(&mut decision, self.max_packet.saturating_sub(topic.len() + 64)) else {
-            tracing::error!(
-                result_id = decision.result_id,
-                max_packet = self.max_packet,
-                "decision is larger than the broker takes; it stays in the outbox"
-            );
-            self.refused_at = Some(Instant::now());
-            return;
-        };
-        let properties = PublishProperties {
-            message_expiry_interval: Some(expiry_s(&decision, speaker.expiry_s)),
-            ..json_properties()
-        };
-        let last = speaker.topics.last(&decision.camera);
-        let sent = match row {
-            Some(row) => Sent::Row(row),
-            None => Sent::Unstored(Box::new(decision.clone())),
-        };
-        if self.client.try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload.clone(), properties).is_err()
-        {
-            // The window keeps the requests below their bound, so this is a camera's name that
-            // makes no topic.
-            tracing::error!(result_id = decision.result_id, camera = decision.camera, "decision cannot be published");
-            self.refused_at = Some(Instant::now());
-            return;
-        }
-        self.handed.push_back(sent);
-        if replayed {
-            speaker.shared.count_replayed();
-        }
-        let Some(row) = row else { return };
-        speaker.published_row = speaker.published_row.max(row);
-        let last_row = speaker.last_rows.entry(decision.camera).or_default();
-        if row > *last_row {
-            *last_row = row;
-            // Not acknowledged: the next decision makes it good.
-            if self.client.try_publish_with_properties(last, QoS::AtMostOnce, true, payload, json_properties()).is_err()
-            {
-                tracing::warn!("last decision could not be retained");
-            }
         }
     }
 

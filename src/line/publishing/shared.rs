@@ -59,11 +59,22 @@ pub(super) struct Shared {
     acknowledged: AtomicU64,
     replayed: AtomicU64,
     lost: AtomicU64,
+    turned: Mutex<Option<Instant>>,
 }
 
 impl Shared {
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the publishing thread gets on.
+    pub(super) fn turn(&self) {
+        *self.turned.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago the publishing thread got on; nothing before its first turn.
+    pub(super) fn since_turn(&self) -> Duration {
+        self.turned.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     pub(super) fn order(&self, order: Order) {

@@ -18,6 +18,7 @@ mod keeper;
 mod latency;
 mod ledger;
 mod model;
+mod progress;
 mod pulse;
 mod recorder;
 mod station;
@@ -44,6 +45,7 @@ use crate::inspection::{Decision, ModelIdentity, NotInspected};
 use keeper::Keeper;
 use ledger::{Ledger, key};
 use model::Loader;
+use progress::Progress;
 use recorder::{Judgement, Recorder};
 use station::Station;
 use threads::Threads;
@@ -76,6 +78,11 @@ struct Shared {
     stopping: AtomicBool,
     /// Scores that came after the frame was decided about.
     late_results: AtomicU64,
+    progress: Progress,
+    /// Frames that the scorer has in hand: who restarts it decides about them.
+    in_hand: Mutex<Vec<ledger::Key>>,
+    /// Stages that died and were started again.
+    restarts: AtomicU64,
 }
 
 impl Shared {
@@ -103,6 +110,7 @@ impl Shared {
         let mut guard = self.station.lock().unwrap_or_else(PoisonError::into_inner);
         let Told { station, published } = &mut *guard;
         change(station);
+        station.look();
         let state = station.state();
         if published.as_ref() != Some(&state) {
             tracing::info!(state = ?state.0, detail = state.1, "station state");
@@ -152,6 +160,8 @@ pub struct Summary {
     pub acknowledged: u64,
     /// Decisions that wait in the outbox for the next start.
     pub outbox: u64,
+    /// Threads of the line that died and were started again.
+    pub restarts: u64,
     /// Run time, seconds.
     pub seconds: f64,
 }
@@ -191,7 +201,7 @@ impl Line {
         let started = Instant::now();
         config.camera.iter().try_for_each(capture::check).map_err(Box::new)?;
         let keeper = config.archive.as_ref().map(Keeper::start).transpose()?;
-        let outbox = Outbox::open(&config.outbox.file, config.outbox.max_decisions)
+        let outbox = Outbox::open_with(&config.outbox)
             .map_err(|source| LineError::Outbox { path: config.outbox.file.clone(), source: Box::new(source) })?;
         let boot_id = Ulid::generate().to_string();
         let delivery = Delivery::start(config, outbox, &boot_id).map_err(Box::new)?;
@@ -226,6 +236,9 @@ impl Line {
             station: Mutex::new(Told { station: Station::new(cameras()), published: None }),
             stopping: AtomicBool::new(false),
             late_results: AtomicU64::new(0),
+            progress: Progress::new(Instant::now()),
+            in_hand: Mutex::default(),
+            restarts: AtomicU64::new(0),
         });
         shared.note(|station| station.model_loaded = true);
         let broker = match &config.mqtt.broker {
@@ -239,6 +252,24 @@ impl Line {
         // A failure in there ends what was started.
         let threads = Threads::start(config, &shared, loader, path, active)?;
         Ok(Self { threads, shared, started, drain, model, provider, broker, boot_id })
+    }
+
+    /// Stages that have not turned for `patience`: they hang, and only a new process helps.
+    pub fn stuck(&self, patience: Duration) -> Vec<&'static str> {
+        let mut stuck = self.shared.progress.stuck(Instant::now(), patience);
+        if self.shared.delivery.since_turn() > patience {
+            stuck.push("publishing");
+        }
+        stuck
+    }
+
+    /// State of the station in words, as last published.
+    pub fn state(&self) -> String {
+        let told = self.shared.station.lock().unwrap_or_else(PoisonError::into_inner);
+        match told.station.state() {
+            (state, Some(detail)) => format!("{}: {detail}", state.as_str()),
+            (state, None) => state.as_str().to_owned(),
+        }
     }
 
     /// Whether every camera's stream has ended, so that nothing comes any more.
@@ -271,6 +302,7 @@ impl Line {
             not_stored: recorder.not_stored.load(Ordering::SeqCst),
             acknowledged: 0,
             outbox: 0,
+            restarts: shared.restarts.load(Ordering::SeqCst),
             seconds: self.started.elapsed().as_secs_f64(),
             stats,
         };

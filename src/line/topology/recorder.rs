@@ -244,11 +244,13 @@ impl Recorder {
             "decision"
         );
         let archived = place.map(|place| (place, decision.clone()));
-        if let Err(error) = self.delivery.submit(decision) {
+        let handing = self.delivery.begin(decision);
+        // It has its place: others need not wait for this one's commit.
+        drop(state);
+        if let Err(error) = handing.finish() {
             self.not_stored.fetch_add(1, Ordering::SeqCst);
             tracing::error!(error = %super::describe(&error), "decision is not in the outbox");
         }
-        drop(state);
         if let (Some((place, decision)), Some(picture)) = (archived, subject.picture) {
             place.store(decision, picture, map);
         }
@@ -286,6 +288,11 @@ impl Recorder {
         let stats = Stats {
             acknowledged: delivery.acknowledged,
             outbox: delivery.waiting,
+            outbox_oldest_age_s: delivery.oldest_age.map(|age| age.as_secs_f64()),
+            replayed: delivery.replayed,
+            expired: delivery.expired,
+            expired_rejects: delivery.expired_rejects,
+            lost: delivery.lost,
             frames_per_second: if seconds > 0.0 { state.recent_frames as f64 / seconds } else { 0.0 },
             latency_p50_ms: state.recent.quantile(0.5),
             latency_p99_ms: state.recent.quantile(0.99),

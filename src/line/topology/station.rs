@@ -22,9 +22,15 @@ pub(super) struct Station {
     pub(super) model_loaded: bool,
     /// Why a new model could not be taken over, while the former goes on.
     pub(super) model_problem: Option<String>,
+    /// Why there is no session to score with, after there was one.
+    pub(super) model_lost: Option<String>,
+    /// Where a damaged outbox was put.
+    pub(super) outbox_set_aside: Option<std::path::PathBuf>,
     pub(super) broker_connected: bool,
     pub(super) inspecting: bool,
     pub(super) halted: bool,
+    /// Model, cameras and broker were ready together at least once.
+    was_ready: bool,
 }
 
 impl Station {
@@ -33,6 +39,9 @@ impl Station {
             cameras: cameras.into_iter().map(|camera| (camera, CameraState::Starting)).collect(),
             model_loaded: false,
             model_problem: None,
+            model_lost: None,
+            outbox_set_aside: None,
+            was_ready: false,
             broker_connected: false,
             inspecting: false,
             halted: false,
@@ -56,6 +65,15 @@ impl Station {
         self.cameras.values().all(|state| *state == CameraState::Ended)
     }
 
+    /// Notes whether everything is ready now: before it was once, nothing is `executing`.
+    pub(super) fn look(&mut self) {
+        self.was_ready |= self.model_loaded && self.broker_connected && self.all_up();
+    }
+
+    fn all_up(&self) -> bool {
+        self.cameras.values().all(|state| matches!(state, CameraState::Up | CameraState::Ended))
+    }
+
     /// The state and what a person should know about it.
     pub(super) fn state(&self) -> (StationState, Option<String>) {
         let mut details: Vec<String> = self
@@ -69,17 +87,22 @@ impl Station {
         let blind = !details.is_empty()
             && !self.cameras.values().any(|state| matches!(state, CameraState::Up | CameraState::Starting));
         details.extend(self.model_problem.clone());
-        let all_up = self.cameras.values().all(|state| matches!(state, CameraState::Up | CameraState::Ended));
+        details.extend(self.model_lost.as_ref().map(|why| format!("the model was lost: {why}")));
+        details.extend(
+            self.outbox_set_aside
+                .as_ref()
+                .map(|file| format!("the outbox was damaged: its decisions stand unpublished in {}", file.display())),
+        );
         let state = if self.halted {
             details.clear();
             StationState::Halted
         } else if !self.model_loaded {
             StationState::Preoperational
-        } else if blind {
+        } else if blind || self.model_lost.is_some() {
             StationState::Error
-        } else if self.inspecting {
+        } else if self.inspecting && self.was_ready {
             StationState::Executing
-        } else if all_up && self.broker_connected {
+        } else if self.all_up() && self.broker_connected {
             StationState::Ready
         } else {
             StationState::Initialized
@@ -104,6 +127,7 @@ mod tests {
         assert_eq!(station.state().0, StationState::Initialized, "b is not up yet");
         station.camera_up(&b);
         assert_eq!(station.state().0, StationState::Ready);
+        station.look();
         station.inspecting = true;
         assert_eq!(station.state().0, StationState::Executing);
         station.camera_down(&a, "unplugged".into());
@@ -120,9 +144,30 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_executing_before_model_cameras_and_broker_were_ready_once() {
+        let mut station = Station::new(["a".into()]);
+        station.model_loaded = true;
+        station.camera_up(&"a".into());
+        station.inspecting = true;
+        station.look();
+        assert_eq!(station.state().0, StationState::Initialized, "the broker is missing");
+        station.broker_connected = true;
+        station.look();
+        assert_eq!(station.state().0, StationState::Executing);
+        station.broker_connected = false;
+        station.look();
+        assert_eq!(station.state().0, StationState::Executing, "decisions wait in the outbox");
+        station.model_lost = Some("gone".into());
+        assert_eq!(station.state(), (StationState::Error, Some("the model was lost: gone".into())));
+    }
+
+    #[test]
     fn a_model_that_cannot_be_taken_over_is_told_while_the_line_goes_on() {
         let mut station = Station::new(["a".into()]);
         station.model_loaded = true;
+        station.broker_connected = true;
+        station.camera_up(&"a".into());
+        station.look();
         station.inspecting = true;
         station.model_problem = Some("torn".into());
         assert_eq!(station.state(), (StationState::Executing, Some("torn".into())));

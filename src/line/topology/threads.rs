@@ -1,14 +1,16 @@
 //! The threads of a line, started and ended in the order of the flow.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::error::LineError;
 use super::model::{self, ActiveModel, Loader, Successor};
+use super::progress::Stage;
 use super::pulse::StopFlag;
 use super::recorder::Judgement;
 use super::{Shared, worker};
@@ -18,6 +20,10 @@ use crate::line::capture::{Capture, CaptureEvent};
 
 /// Time between two looks at the broker's connection.
 const PULSE: Duration = Duration::from_millis(100);
+/// Pause before a stage that died is started again.
+const RESTART: Duration = Duration::from_millis(100);
+/// Longest turn of a stage that has nothing to do.
+const TURN: Duration = Duration::from_millis(200);
 /// Camera events waiting at most.
 const EVENTS: usize = 64;
 
@@ -48,24 +54,36 @@ impl Threads {
             stop: Arc::default(),
         };
         let successor = Arc::new(Successor::default());
-        let (work, next) = (shared.clone(), successor.clone());
-        threads.worker = Some(spawn("scorer", move || worker::work(&work, active, &next))?);
+        let (work, next, again) = (shared.clone(), successor.clone(), loader.clone());
+        let mut first = Some(active);
+        threads.worker = Some(spawn("scorer", move || {
+            keep(&work, "scorer", || {
+                worker::give_up_what_is_in_hand(&work);
+                // A session that died once is not trusted again.
+                worker::work(&work, first.take(), &again, &next);
+            });
+        })?);
         let deadlines = shared.clone();
-        threads.attendants.push(spawn("deadlines", move || worker::keep_deadlines(&deadlines))?);
+        threads.attendants.push(spawn("deadlines", move || {
+            keep(&deadlines, "deadlines", || worker::keep_deadlines(&deadlines));
+        })?);
         if loader.registry().is_some() {
             let (watched, stop) = (shared.clone(), threads.stop.clone());
             threads.attendants.push(spawn("model-watch", move || {
                 let problem = |text| watched.note(|station| station.model_problem = text);
-                model::watch(&loader, path, &successor, &problem, &stop);
+                keep(&watched, "model-watch", || model::watch(&loader, path.clone(), &successor, &problem, &stop));
             })?);
         }
         let (pulse, stop) = (shared.clone(), threads.stop.clone());
         let interval = Duration::from_secs(config.mqtt.stats_interval_s);
-        threads.attendants.push(spawn("pulse", move || pulse_until_stopped(&pulse, interval, &stop))?);
+        threads.attendants.push(spawn("pulse", move || {
+            keep(&pulse, "pulse", || pulse_until_stopped(&pulse, interval, &stop));
+        })?);
         let (sender, receiver) = sync_channel::<CaptureEvent>(EVENTS);
         let intake = shared.clone();
-        // Ends when the last camera's thread has let go of its sender.
-        threads.intake = Some(spawn("intake", move || receiver.into_iter().for_each(|event| intake.event(event)))?);
+        threads.intake = Some(spawn("intake", move || {
+            keep(&intake, "intake", || take_in(&intake, &receiver));
+        })?);
         threads.capture = Some(Capture::start(&config.camera, &sender).map_err(Box::new)?);
         Ok(threads)
     }
@@ -104,6 +122,29 @@ fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<Joi
     std::thread::Builder::new().name(name.into()).spawn(body).map_err(|source| LineError::Thread { name, source })
 }
 
+/// Runs a stage to its end, and again from its beginning where it dies.
+fn keep(shared: &Shared, name: &str, mut stage: impl FnMut()) {
+    // What a stage shares with others is whole between any two calls; what it had in hand alone is
+    // made anew.
+    while let Err(payload) = catch_unwind(AssertUnwindSafe(&mut stage)) {
+        shared.restarts.fetch_add(1, Ordering::SeqCst);
+        tracing::error!(stage = name, panic = worker::message(&*payload), "a stage died and is started again");
+        std::thread::sleep(RESTART);
+    }
+}
+
+/// Passes camera events on until the last camera's thread has let go of its sender.
+fn take_in(shared: &Shared, events: &Receiver<CaptureEvent>) {
+    loop {
+        shared.progress.turned(Stage::Intake, Instant::now());
+        match events.recv_timeout(TURN) {
+            Ok(event) => shared.event(event),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
 fn join(thread: Option<JoinHandle<()>>) {
     let Some(thread) = thread else { return };
     let name = thread.thread().name().unwrap_or_default().to_owned();
@@ -116,6 +157,9 @@ fn join(thread: Option<JoinHandle<()>>) {
 fn pulse_until_stopped(shared: &Shared, interval: Duration, stop: &StopFlag) {
     let mut next = Instant::now() + interval;
     while !stop.wait(PULSE) {
+        shared.progress.turned(Stage::Pulse, Instant::now());
+        let set_aside = shared.delivery.outbox_set_aside();
+        shared.note(|station| station.outbox_set_aside = set_aside);
         let connected = shared.delivery.counters().connected;
         shared.note(|station| station.broker_connected = connected);
         if Instant::now() >= next {

@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::ledger::{deadline, key};
-use super::model::{ActiveModel, Successor};
+use super::model::{ActiveModel, Loader, Successor};
+use super::progress::Stage;
 use super::recorder::{Judgement, ms};
 use crate::decision::Decider;
 use crate::inspection::{Latency, NotInspected};
@@ -24,10 +25,19 @@ struct Desk {
     decider: Decider,
 }
 
-/// Scores batches until the queue is closed and empty. Swaps models between two batches.
-pub(super) fn work(shared: &Shared, mut active: ActiveModel, successor: &Successor) {
+/// Batches that fail one after the other before the session is made anew.
+const FAILURES: u32 = 3;
+/// Pause before a session that could not be made is tried again.
+const LOAD_AGAIN: Duration = Duration::from_secs(2);
+
+/// Scores batches until the queue is closed and empty. Swaps models between two batches, and makes
+/// the session anew where batch after batch fails (a GPU that was lost) or none is given.
+pub(super) fn work(shared: &Shared, mut active: Option<ActiveModel>, loader: &Loader, successor: &Successor) {
     let mut desk = Desk { fitter: PictureFitter::new(), decider: Decider::new() };
+    let mut failures = 0;
+    let mut load_at = Instant::now();
     loop {
+        shared.progress.turned(Stage::Scorer, Instant::now());
         if let Some(model) = successor.take() {
             tracing::info!(
                 bundle = model.identity.name,
@@ -36,18 +46,63 @@ pub(super) fn work(shared: &Shared, mut active: ActiveModel, successor: &Success
                 "model swapped between two batches"
             );
             shared.delivery.set_model(&model.identity, &model.provider.to_string());
-            active = model;
+            active = Some(model);
+            failures = 0;
         }
-        match shared.queue.take(PATIENCE) {
-            Taken::Batch(batch) => score(shared, &mut active, &mut desk, batch),
-            Taken::Nothing => {}
-            Taken::Closed => return,
+        if active.is_none() && Instant::now() >= load_at {
+            active = load_again(shared, loader);
+            load_at = Instant::now() + LOAD_AGAIN;
+        }
+        match (shared.queue.take(PATIENCE), &mut active) {
+            (Taken::Batch(batch), Some(model)) => {
+                failures = if score(shared, model, &mut desk, batch) { 0 } else { failures + 1 };
+                if failures >= FAILURES {
+                    tracing::error!(failures, "batch after batch fails: the session is made anew");
+                    (active, failures) = (None, 0);
+                }
+            }
+            (Taken::Batch(batch), None) => {
+                for one in &batch.frames {
+                    fail(shared, one, "there is no session to score with");
+                }
+            }
+            (Taken::Nothing, _) => {}
+            (Taken::Closed, _) => return,
         }
     }
 }
 
-fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batch) {
+/// Loads the model that is to be used now; what is wrong with it is said on `state`.
+fn load_again(shared: &Shared, loader: &Loader) -> Option<ActiveModel> {
+    match loader.current().and_then(|path| loader.load(&path)) {
+        Ok(model) => {
+            shared.note(|station| station.model_lost = None);
+            shared.delivery.set_model(&model.identity, &model.provider.to_string());
+            tracing::warn!(version = model.identity.version, "the session was made anew");
+            Some(model)
+        }
+        Err(error) => {
+            let text = super::describe(&error);
+            tracing::error!(error = text, "the session cannot be made anew; trying again");
+            shared.note(|station| station.model_lost = Some(text));
+            None
+        }
+    }
+}
+
+/// Decides about the frames that a scorer had in hand when it died.
+pub(super) fn give_up_what_is_in_hand(shared: &Shared) {
+    let keys = std::mem::take(&mut *shared.in_hand.lock().unwrap_or_else(PoisonError::into_inner));
+    for key in keys {
+        shared.conclude(&key, Judgement::not_inspected(NotInspected::Failed));
+    }
+}
+
+/// Scores a batch; whether the model still works: it scored a frame, or none came to it.
+fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batch) -> bool {
     let now = Instant::now();
+    *shared.in_hand.lock().unwrap_or_else(PoisonError::into_inner) =
+        batch.frames.iter().map(|one| key(&one.frame)).collect();
     let mut ready: Vec<Batched> = Vec::with_capacity(batch.frames.len());
     for one in batch.frames {
         // Somebody else has decided: its deadline passed while it waited.
@@ -70,13 +125,14 @@ fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batc
         }
     }
     if ready.is_empty() {
-        return;
+        return true;
     }
     shared.recorder.count_batch();
     let together = guarded(|| active.model.score_placed(0..ready.len()).map(|_| ()));
     if let Err(problem) = &together {
         tracing::warn!(frames = ready.len(), problem, "batch not scored: every frame is tried alone");
     }
+    let mut works = together.is_ok();
     let mut scored = Instant::now();
     for (place, one) in ready.into_iter().enumerate() {
         let mut at = place;
@@ -84,6 +140,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batc
         if together.is_err() {
             (at, run) = (0, guarded(|| active.model.score_placed(place..place + 1).map(|_| ())));
             scored = Instant::now();
+            works |= run.is_ok();
         }
         let manifest = active.manifest(&one.frame.camera);
         let judged = run.and_then(|()| {
@@ -116,6 +173,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batc
             shared.late_results.fetch_add(1, Ordering::SeqCst);
         }
     }
+    works
 }
 
 fn fail(shared: &Shared, one: &Batched, problem: &str) {
@@ -132,7 +190,7 @@ fn guarded<T, E: std::fmt::Display>(step: impl FnOnce() -> Result<T, E>) -> Resu
     }
 }
 
-fn message(payload: &(dyn Any + Send)) -> &str {
+pub(super) fn message(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()
@@ -150,11 +208,13 @@ pub(super) fn keep_deadlines(shared: &Arc<Shared>) {
                     return;
                 }
                 let now = Instant::now();
+                shared.progress.turned(Stage::Deadlines, now);
                 let due = ledger.close_due(now);
                 if !due.is_empty() {
                     break due;
                 }
-                let pause = ledger.next_deadline().map_or(PATIENCE, |next| next.saturating_duration_since(now));
+                let pause =
+                    ledger.next_deadline().map_or(PATIENCE, |next| next.saturating_duration_since(now).min(PATIENCE));
                 ledger = shared.wait_ledger(ledger, pause);
             }
         };

@@ -1,10 +1,11 @@
 //! What a station keeps between two connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::commands::Bucket;
+use super::super::credentials::CommandSecret;
 use super::super::shared::Shared;
 use super::super::topics::Topics;
 use crate::line::outbox::Outbox;
@@ -22,6 +23,16 @@ pub(in super::super) struct Speaker {
     /// Row of the decision retained on each camera's `last`, so that it never goes back.
     pub(super) last_rows: HashMap<String, i64>,
     pub(super) bucket: Bucket,
+    /// What commands must carry.
+    pub(super) command_secret: Option<CommandSecret>,
+    /// How long a connection waits for subscribers that an earlier one had.
+    pub(super) subscriber_wait: Duration,
+    /// Cameras to whose decisions somebody has listened.
+    pub(super) heard: HashSet<String>,
+    /// Rows up to here were left by an earlier run.
+    pub(super) inherited: i64,
+    /// Connections made so far.
+    pub(super) connections: u64,
 }
 
 impl Speaker {
@@ -31,9 +42,24 @@ impl Speaker {
         topics: Topics,
         boot_id: String,
         expiry_s: u32,
+        subscriber_wait: Duration,
+        command_secret: Option<CommandSecret>,
     ) -> Self {
-        let bucket = Bucket::new(Instant::now());
-        Self { shared, outbox, topics, boot_id, expiry_s, published_row: 0, last_rows: HashMap::new(), bucket }
+        Self {
+            inherited: outbox.newest_row(),
+            shared,
+            outbox,
+            topics,
+            boot_id,
+            expiry_s,
+            published_row: 0,
+            last_rows: HashMap::new(),
+            bucket: Bucket::new(Instant::now()),
+            command_secret,
+            subscriber_wait,
+            heard: HashSet::new(),
+            connections: 0,
+        }
     }
 
     /// Whether there are decisions that the broker has not acknowledged.

@@ -55,7 +55,12 @@ impl Session<'_> {
             return;
         }
         let station = commands::Station { boot_id: &self.speaker.boot_id, state: self.speaker.shared.state() };
-        let reply = commands::answer(name, &publish.payload, &station);
+        let given = publish.properties.as_ref().map(|given| given.user_properties.as_slice()).unwrap_or_default();
+        let may =
+            self.speaker.command_secret.as_ref().is_none_or(|secret| {
+                given.iter().any(|(key, value)| key == commands::SECRET_PROPERTY && secret.is(value))
+            });
+        let reply = if may { commands::answer(name, &publish.payload, &station) } else { commands::forbid(name) };
         tracing::info!(command = reply.command, ok = reply.ok, "command answered");
         let properties = publish.properties.as_ref();
         let Some(topic) = properties.and_then(|given| given.response_topic.clone()) else { return };
