@@ -24,6 +24,8 @@ pub enum TimeSource {
     Rtp,
     /// From the camera's own clock.
     Camera,
+    /// When the trigger came, for a part that got no frame.
+    Trigger,
 }
 
 /// When a frame was captured: monotonic for deadlines, UTC for people.
@@ -62,6 +64,8 @@ pub struct Frame {
     pub part_id: Option<Arc<str>>,
     /// What `part_id` comes from.
     pub part_source: PartSource,
+    /// Number of the trigger at this camera, where the camera is triggered.
+    pub trigger: Option<u64>,
     /// When it was captured.
     pub captured: Stamp,
     /// How long after capture a decision is useful; none means always.

@@ -15,6 +15,7 @@ fn frame(camera: &str, id: u64, at: Instant) -> Frame {
         id: FrameId(id),
         part_id: None,
         part_source: PartSource::Counter,
+        trigger: None,
         captured: Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival },
         deadline: None,
         picture: Arc::new(Picture::from_rgb(Size { width: 1, height: 1 }, vec![0; 3]).unwrap()),

@@ -14,10 +14,11 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 
 use super::folder::{self, FolderSource};
-use super::stamp::{Grabbed, PART_EVENT, Pending, is_whole};
+use super::stamp::{Grabbed, PART_EVENT, PartMark, Pending, is_whole};
+use super::trigger::{Trigger, TriggerQueue};
 use super::{CaptureError, CaptureEvent, LaunchDescription, LostFrame};
-use crate::config::CameraConfig;
-use crate::inspection::{Frame, FrameId, NotInspected, PartSource, Picture, Size, Stamp, TimeSource};
+use crate::config::{CameraConfig, TriggerMode};
+use crate::inspection::{Frame, FrameId, NotInspected, Picture, Size, Stamp, TimeSource};
 
 /// What follows every description. `dither=none` and the default matrix keep RGB pictures exact;
 /// few buffers and no dropping make a slow reader felt upstream instead of losing frames unseen.
@@ -35,6 +36,8 @@ pub(super) struct Plan {
     pub(super) deadline: Option<Duration>,
     pub(super) watchdog: Option<Duration>,
     pub(super) ends: bool,
+    trigger: TriggerMode,
+    trigger_timeout: Duration,
     text: String,
 }
 
@@ -49,6 +52,8 @@ impl Plan {
             deadline: camera.deadline_ms.map(Duration::from_millis),
             watchdog: camera.watchdog_ms.map(Duration::from_millis),
             ends: camera.ends,
+            trigger: camera.trigger,
+            trigger_timeout: Duration::from_millis(camera.trigger_timeout_ms),
             text: format!("{text} {ENDING}"),
         };
         let pipeline = plan.parse()?;
@@ -137,6 +142,9 @@ pub(super) struct Feed {
     pending: Mutex<Pending>,
     /// Identity told for the buffer that follows.
     part: Mutex<Option<Arc<str>>>,
+    trigger: TriggerMode,
+    trigger_timeout: Duration,
+    triggers: Mutex<TriggerQueue>,
     /// When a picture last arrived.
     last_arrival: Mutex<Option<Instant>>,
     up: AtomicBool,
@@ -156,6 +164,9 @@ impl Feed {
             number_caps: gst::Caps::builder(NUMBER_CAPS).build(),
             pending: Mutex::default(),
             part: Mutex::default(),
+            trigger: plan.trigger,
+            trigger_timeout: plan.trigger_timeout,
+            triggers: Mutex::default(),
             last_arrival: Mutex::default(),
             up: AtomicBool::new(false),
         }
@@ -167,6 +178,49 @@ impl Feed {
         *lock(&self.part) = None;
     }
 
+    pub(super) fn is_of(&self, camera: &str) -> bool {
+        &*self.camera == camera
+    }
+
+    /// Takes a trigger; what cannot wait for a frame is told as lost.
+    pub(super) fn trigger(&self, trigger: Trigger) {
+        let refused = lock(&self.triggers).push(trigger);
+        if let Err((trigger, cause)) = refused {
+            self.give_up_triggers([trigger], cause);
+        }
+    }
+
+    /// Gives up triggers that wait for too long.
+    pub(super) fn expire_triggers(&self, now: Instant) {
+        let expired = lock(&self.triggers).expire(now, self.trigger_timeout);
+        self.give_up_triggers(expired, NotInspected::NoFrame);
+    }
+
+    /// Tells every frame that a trigger still waits for.
+    fn give_up_triggers(&self, triggers: impl IntoIterator<Item = Trigger>, cause: NotInspected) {
+        for trigger in triggers {
+            tracing::warn!(camera = %self.camera, part_id = %trigger.part_id, ?cause, "triggered part gets no frame");
+            for _ in 0..trigger.frames.max(1) {
+                let id = lock(&self.pending).next();
+                let part = PartMark { id: Some(trigger.part_id.clone()), trigger: Some(trigger.sequence) };
+                self.lose([Grabbed { id, stamp: trigger.at, pts: None, part }], cause);
+            }
+        }
+    }
+
+    /// Whose picture the buffer is that is grabbed now; none where it is nobody's.
+    fn next_part(&self) -> Option<PartMark> {
+        let told = lock(&self.part).take();
+        match self.trigger {
+            TriggerMode::Free => Some(PartMark { id: told, trigger: None }),
+            TriggerMode::Hardware => Some(PartMark { id: told, trigger: Some(lock(&self.pending).upcoming()) }),
+            TriggerMode::Software => {
+                let (id, sequence) = lock(&self.triggers).take()?;
+                Some(PartMark { id: Some(id), trigger: Some(sequence) })
+            }
+        }
+    }
+
     pub(super) fn last_arrival(&self) -> Option<Instant> {
         *lock(&self.last_arrival)
     }
@@ -174,6 +228,7 @@ impl Feed {
     /// Says that the camera is there, once.
     pub(super) fn say_up(&self) {
         if !self.up.swap(true, Ordering::SeqCst) {
+            lock(&self.triggers).open();
             self.send(CaptureEvent::Up { camera: self.camera.clone() });
         }
     }
@@ -189,8 +244,10 @@ impl Feed {
 
     /// Gives up everything between first pad and appsink; for a graph that was taken down.
     pub(super) fn give_up_all(&self, cause: NotInspected) {
+        let triggers = lock(&self.triggers).shut(cause);
         let frames = lock(&self.pending).clear();
         self.lose(frames, cause);
+        self.give_up_triggers(triggers, cause);
     }
 
     /// Gives up what was grabbed before `limit` and has not arrived.
@@ -205,8 +262,9 @@ impl Feed {
                 camera: self.camera.clone(),
                 id: frame.id,
                 captured: frame.stamp,
-                part_id: frame.part_id,
-                part_source: frame.part_source,
+                part_source: frame.part.source(),
+                part_id: frame.part.id,
+                trigger: frame.part.trigger,
                 deadline: self.deadline,
                 cause,
             }));
@@ -225,10 +283,10 @@ impl Feed {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
         let stamp = Stamp { monotonic: Instant::now(), utc_us, source: TimeSource::Arrival };
-        let part_id = lock(&self.part).take();
-        let part_source = if part_id.is_some() { PartSource::Trigger } else { PartSource::Counter };
+        // A frame that nobody asked for passes without a number: later ones may need it to decode.
+        let Some(part) = self.next_part() else { return true };
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
-        let (id, given_up) = lock(&self.pending).grab(stamp, pts, part_id, part_source);
+        let (id, given_up) = lock(&self.pending).grab(stamp, pts, part);
         self.lose(given_up, NotInspected::Lost);
         let torn = media.is_some_and(|media| {
             media.starts_with("image/") && !buffer.map_readable().is_ok_and(|bytes| is_whole(media, &bytes))
@@ -254,6 +312,9 @@ impl Feed {
         let arrival = lock(&self.pending).arrive(number, buffer.pts().map(gst::ClockTime::nseconds));
         *lock(&self.last_arrival) = Some(Instant::now());
         let Some((grabbed, overtaken)) = arrival else {
+            if number.is_none() && self.trigger == TriggerMode::Software {
+                return self.say_up();
+            }
             // Told as lost already, or a decoder repeated it: one number, one outcome.
             tracing::warn!(camera = %self.camera, frame = number.map(|n| n.0), "picture without a waiting frame dropped");
             return;
@@ -270,8 +331,9 @@ impl Feed {
         let frame = Frame {
             camera: self.camera.clone(),
             id: grabbed.id,
-            part_id: grabbed.part_id.clone(),
-            part_source: grabbed.part_source,
+            part_id: grabbed.part.id.clone(),
+            part_source: grabbed.part.source(),
+            trigger: grabbed.part.trigger,
             captured: grabbed.stamp,
             deadline: self.deadline,
             picture,

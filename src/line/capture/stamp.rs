@@ -21,8 +21,21 @@ pub(super) struct Grabbed {
     pub(super) stamp: Stamp,
     /// Presentation time, nanoseconds.
     pub(super) pts: Option<u64>,
-    pub(super) part_id: Option<Arc<str>>,
-    pub(super) part_source: PartSource,
+    pub(super) part: PartMark,
+}
+
+/// Whose picture a frame is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PartMark {
+    pub(super) id: Option<Arc<str>>,
+    /// Number of the trigger, where the camera is triggered.
+    pub(super) trigger: Option<u64>,
+}
+
+impl PartMark {
+    pub(super) fn source(&self) -> PartSource {
+        if self.id.is_some() { PartSource::Trigger } else { PartSource::Counter }
+    }
 }
 
 /// Frames between first pad and appsink, in the order of grabbing.
@@ -33,19 +46,23 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// A number for a part that gets no frame.
+    pub(super) fn next(&mut self) -> FrameId {
+        self.last += 1;
+        FrameId(self.last)
+    }
+
+    /// The number that the next frame gets.
+    pub(super) fn upcoming(&self) -> u64 {
+        self.last + 1
+    }
+
     /// Numbers a frame that was just grabbed. Comes back with the frames that are given up
     /// because too many wait.
-    pub(super) fn grab(
-        &mut self,
-        stamp: Stamp,
-        pts: Option<u64>,
-        part_id: Option<Arc<str>>,
-        part_source: PartSource,
-    ) -> (FrameId, Option<Grabbed>) {
-        self.last += 1;
-        let id = FrameId(self.last);
+    pub(super) fn grab(&mut self, stamp: Stamp, pts: Option<u64>, part: PartMark) -> (FrameId, Option<Grabbed>) {
+        let id = self.next();
         let given_up = if self.waiting.len() >= MAX_PENDING { self.waiting.pop_front() } else { None };
-        self.waiting.push_back(Grabbed { id, stamp, pts, part_id, part_source });
+        self.waiting.push_back(Grabbed { id, stamp, pts, part });
         (id, given_up)
     }
 
@@ -113,7 +130,7 @@ mod tests {
 
     fn grab(pending: &mut Pending, at: Instant, pts: Option<u64>) -> u64 {
         let stamp = Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival };
-        pending.grab(stamp, pts, None, PartSource::Counter).0.0
+        pending.grab(stamp, pts, PartMark::default()).0.0
     }
 
     fn ids(frames: &[Grabbed]) -> Vec<u64> {

@@ -88,6 +88,7 @@ mod tests {
             id: FrameId(id),
             part_id: None,
             part_source: PartSource::None,
+            trigger: None,
             captured: Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival },
             deadline: deadline_ms.map(Duration::from_millis),
             picture: Arc::new(Picture::from_rgb(Size { width: 1, height: 1 }, vec![0; 3]).unwrap()),

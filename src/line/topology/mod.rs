@@ -18,10 +18,13 @@ mod keeper;
 mod latency;
 mod ledger;
 mod model;
+mod part_desk;
+mod parts;
 mod pulse;
 mod recorder;
 mod station;
 mod threads;
+mod triggers;
 mod worker;
 
 use std::num::NonZeroUsize;

@@ -9,6 +9,9 @@ use ulid::Ulid;
 
 use super::keeper::Keeper;
 use super::latency::Latencies;
+use super::part_desk::PartDesk;
+use super::parts::Part;
+use super::triggers::TriggerDesk;
 use crate::bundle::ImageBoundary;
 use crate::config::{Config, Decisions, Policy, Station};
 use crate::inspection::{
@@ -24,6 +27,7 @@ pub(super) struct Subject {
     id: FrameId,
     part_id: Option<Arc<str>>,
     part_source: PartSource,
+    trigger: Option<u64>,
     captured: Stamp,
     deadline: Option<Duration>,
     picture: Option<Arc<Picture>>,
@@ -36,6 +40,7 @@ impl From<Frame> for Subject {
             id: frame.id,
             part_id: frame.part_id,
             part_source: frame.part_source,
+            trigger: frame.trigger,
             captured: frame.captured,
             deadline: frame.deadline,
             picture: Some(frame.picture),
@@ -50,6 +55,7 @@ impl From<LostFrame> for Subject {
             id: lost.id,
             part_id: lost.part_id,
             part_source: lost.part_source,
+            trigger: lost.trigger,
             captured: lost.captured,
             deadline: lost.deadline,
             picture: None,
@@ -105,11 +111,13 @@ pub(super) struct Recorder {
     keeper: Option<Keeper>,
     observer: Option<SyncSender<Decision>>,
     state: Mutex<State>,
+    pub(super) desk: TriggerDesk,
+    pub(super) parts: PartDesk,
     pub(super) not_archived: AtomicU64,
     pub(super) not_stored: AtomicU64,
 }
 
-fn utc_us() -> i64 {
+pub(super) fn utc_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
@@ -145,6 +153,8 @@ impl Recorder {
                 since: Instant::now(),
                 all: Latencies::default(),
             }),
+            desk: TriggerDesk::new(config),
+            parts: PartDesk::new(config),
             not_archived: AtomicU64::new(0),
             not_stored: AtomicU64::new(0),
         }
@@ -199,13 +209,9 @@ impl Recorder {
             frame: subject.id.0,
             part_id: subject.part_id.as_deref().map(Into::into),
             part_source: subject.part_source,
+            trigger: subject.trigger,
             verdict: outcome.verdict,
-            eject: match outcome.verdict {
-                Verdict::Accept => false,
-                Verdict::Reject => true,
-                Verdict::Suspect => self.policy.suspect == Policy::Reject,
-                Verdict::NotInspected => self.policy.not_inspected == Policy::Reject,
-            },
+            eject: self.eject(outcome.verdict),
             reasons: outcome.reasons,
             image_score: outcome.image_score,
             threshold: boundaries.map(|b| b.abnormal),
@@ -223,9 +229,38 @@ impl Recorder {
             age_ms: None,
             image_ref: None,
             heatmap_ref: None,
+            combined: None,
         };
         let place = self.archive_place(&mut decision, subject.picture.as_ref(), map.is_some());
         state.count(&decision, ms(spent));
+        let archived = place.map(|place| (place, decision.clone()));
+        let answer = self.desk.decided(&decision);
+        let part = self.parts.vote(&decision, subject.captured);
+        self.hand_over(decision);
+        if let Some(part) = part {
+            self.record_part(&mut state, part);
+        }
+        drop(state);
+        if let Some((to, reply)) = answer {
+            self.delivery.reply(to, reply);
+        }
+        if let (Some((place, decision)), Some(picture)) = (archived, subject.picture) {
+            place.store(decision, picture, map);
+        }
+    }
+
+    /// What the line shall do with a part under the configured policy.
+    fn eject(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Accept => false,
+            Verdict::Reject => true,
+            Verdict::Suspect => self.policy.suspect == Policy::Reject,
+            Verdict::NotInspected => self.policy.not_inspected == Policy::Reject,
+        }
+    }
+
+    /// Tells onlookers and delivery.
+    fn hand_over(&self, decision: Decision) {
         if let Some(observer) = &self.observer
             && let Err(TrySendError::Full(_)) = observer.try_send(decision.clone())
         {
@@ -238,15 +273,60 @@ impl Recorder {
             sequence = decision.sequence,
             "decision"
         );
-        let archived = place.map(|place| (place, decision.clone()));
         if let Err(error) = self.delivery.submit(decision) {
             self.not_stored.fetch_add(1, Ordering::SeqCst);
             tracing::error!(error = %super::describe(&error), "decision is not in the outbox");
         }
-        drop(state);
-        if let (Some((place, decision)), Some(picture)) = (archived, subject.picture) {
-            place.store(decision, picture, map);
+    }
+
+    /// Makes the records of parts whose window has ended.
+    pub(super) fn record_parts(&self, parts: Vec<Part>) {
+        let mut state = self.lock();
+        for part in parts {
+            self.record_part(&mut state, part);
         }
+    }
+
+    /// A combined verdict is a decision like any other: numbered, durable, replayed.
+    fn record_part(&self, state: &mut State, part: Part) {
+        let spent = part.captured.monotonic.elapsed();
+        state.sequence += 1;
+        state.stats.parts += 1;
+        let decided_us = utc_us();
+        self.hand_over(Decision {
+            schema_version: DECISION_SCHEMA_VERSION,
+            result_id: Ulid::generate().to_string(),
+            boot_id: self.boot_id.clone(),
+            sequence: state.sequence,
+            site: self.station.site.clone(),
+            line: self.station.line.clone(),
+            station: self.station.station.clone(),
+            camera: part.name.to_string(),
+            frame: state.stats.parts,
+            part_source: if part.part_id.is_some() { PartSource::Trigger } else { PartSource::Counter },
+            part_id: part.part_id.as_deref().map(Into::into),
+            trigger: None,
+            verdict: part.verdict,
+            eject: self.eject(part.verdict),
+            reasons: part.reasons,
+            image_score: None,
+            threshold: None,
+            boundary: None,
+            regions: Vec::new(),
+            model: None,
+            captured_us: part.captured.utc_us,
+            captured_source: part.captured.source,
+            decided_us,
+            published_us: decided_us,
+            latency: Latency { queue_ms: ms(spent), ..Latency::default() },
+            deadline_ms: Some(part.window.as_millis() as u64),
+            deadline_met: Some(spent <= part.window),
+            replayed: false,
+            age_ms: None,
+            image_ref: None,
+            heatmap_ref: None,
+            combined: Some(part.combined),
+        });
     }
 
     /// Names the archived files in a decision that is to be kept and has a place in the queue.

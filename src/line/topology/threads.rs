@@ -11,7 +11,7 @@ use super::error::LineError;
 use super::model::{self, ActiveModel, Loader, Successor};
 use super::pulse::StopFlag;
 use super::recorder::Judgement;
-use super::{Shared, worker};
+use super::{Shared, triggers, worker};
 use crate::config::Config;
 use crate::inspection::NotInspected;
 use crate::line::capture::{Capture, CaptureEvent};
@@ -25,6 +25,8 @@ const EVENTS: usize = 64;
 pub(super) struct Threads {
     shared: Arc<Shared>,
     capture: Option<Capture>,
+    triggers: Option<JoinHandle<()>>,
+    no_triggers: Arc<StopFlag>,
     intake: Option<JoinHandle<()>>,
     worker: Option<JoinHandle<()>>,
     attendants: Vec<JoinHandle<()>>,
@@ -42,6 +44,8 @@ impl Threads {
         let mut threads = Self {
             shared: shared.clone(),
             capture: None,
+            triggers: None,
+            no_triggers: Arc::default(),
             intake: None,
             worker: None,
             attendants: Vec::new(),
@@ -52,6 +56,10 @@ impl Threads {
         threads.worker = Some(spawn("scorer", move || worker::work(&work, active, &next))?);
         let deadlines = shared.clone();
         threads.attendants.push(spawn("deadlines", move || worker::keep_deadlines(&deadlines))?);
+        if shared.recorder.parts.is_used() {
+            let parts = shared.clone();
+            threads.attendants.push(spawn("parts", move || tell_parts(&parts))?);
+        }
         if loader.registry().is_some() {
             let (watched, stop) = (shared.clone(), threads.stop.clone());
             threads.attendants.push(spawn("model-watch", move || {
@@ -66,13 +74,23 @@ impl Threads {
         let intake = shared.clone();
         // Ends when the last camera's thread has let go of its sender.
         threads.intake = Some(spawn("intake", move || receiver.into_iter().for_each(|event| intake.event(event)))?);
-        threads.capture = Some(Capture::start(&config.camera, &sender).map_err(Box::new)?);
+        let capture = threads.capture.insert(Capture::start(&config.camera, &sender).map_err(Box::new)?);
+        if shared.recorder.desk.is_used() {
+            let (shutter, line, stop) = (capture.shutter(), shared.clone(), threads.no_triggers.clone());
+            let (sender, requests) = sync_channel(triggers::WAITING);
+            shared.delivery.hand_triggers_to(sender);
+            threads.triggers = Some(spawn("triggers", move || {
+                triggers::carry_out(&line.recorder.desk, &line.delivery, &requests, &shutter, &stop);
+            })?);
+        }
         Ok(threads)
     }
 
     /// Ends every thread in the order of the flow, so that each frame has its decision and each
     /// kept frame is on the disk.
     pub(super) fn end(&mut self) {
+        self.no_triggers.now();
+        join(self.triggers.take());
         if let Some(capture) = self.capture.take() {
             capture.stop();
         }
@@ -90,6 +108,7 @@ impl Threads {
             tracing::error!(camera = %frame.camera, frame = frame.id.0, "frame left without a decision");
             shared.recorder.record(frame, Judgement::not_inspected(NotInspected::Stopped));
         }
+        shared.recorder.record_parts(shared.recorder.parts.close());
         shared.recorder.finish_archive();
     }
 }
@@ -109,6 +128,16 @@ fn join(thread: Option<JoinHandle<()>>) {
     let name = thread.thread().name().unwrap_or_default().to_owned();
     if thread.join().is_err() {
         tracing::error!(thread = name, "a thread of the line had panicked");
+    }
+}
+
+/// Publishes parts whose window ends before they are complete.
+fn tell_parts(shared: &Shared) {
+    while !shared.is_stopping() {
+        let due = shared.recorder.parts.wait_due();
+        if !due.is_empty() {
+            shared.recorder.record_parts(due);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::commands::Bucket;
+use super::super::commands::{Bucket, COMMANDS, TRIGGERS};
 use super::super::shared::Shared;
 use super::super::topics::Topics;
 use crate::line::outbox::Outbox;
@@ -22,6 +22,7 @@ pub(in super::super) struct Speaker {
     /// Row of the decision retained on each camera's `last`, so that it never goes back.
     pub(super) last_rows: HashMap<String, i64>,
     pub(super) bucket: Bucket,
+    pub(super) trigger_bucket: Bucket,
 }
 
 impl Speaker {
@@ -32,8 +33,18 @@ impl Speaker {
         boot_id: String,
         expiry_s: u32,
     ) -> Self {
-        let bucket = Bucket::new(Instant::now());
-        Self { shared, outbox, topics, boot_id, expiry_s, published_row: 0, last_rows: HashMap::new(), bucket }
+        let now = Instant::now();
+        Self {
+            shared,
+            outbox,
+            topics,
+            boot_id,
+            expiry_s,
+            published_row: 0,
+            last_rows: HashMap::new(),
+            bucket: Bucket::new(COMMANDS, now),
+            trigger_bucket: Bucket::new(TRIGGERS, now),
+        }
     }
 
     /// Whether there are decisions that the broker has not acknowledged.
