@@ -73,3 +73,10 @@ pub struct Frame {
     /// The pixels as the camera gave them, RGB.
     pub picture: Arc<Picture>,
 }
+
+impl Frame {
+    /// When a decision about it stops being useful; none means never.
+    pub fn due(&self) -> Option<Instant> {
+        self.deadline.map(|deadline| self.captured.monotonic + deadline)
+    }
+}

@@ -219,7 +219,8 @@ impl Line {
             Duration::from_millis(batching.max_wait_ms),
             at_least_one(batching.queue_frames),
             cameras(),
-        );
+        )
+        .shedding(batching.shed);
         let shared = Arc::new(Shared {
             queue: BatchQueue::new(batcher),
             ledger: Mutex::default(),

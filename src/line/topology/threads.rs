@@ -102,11 +102,13 @@ impl Threads {
         shared.deadlines_changed.notify_all();
         self.stop.now();
         self.attendants.drain(..).for_each(|thread| join(Some(thread)));
-        // Nothing is left here unless a thread died.
+        // What is left waits for its deadline in vain, or a thread died.
         let left = shared.ledger().close_all();
         for frame in left {
-            tracing::error!(camera = %frame.camera, frame = frame.id.0, "frame left without a decision");
-            shared.recorder.record(frame, Judgement::not_inspected(NotInspected::Stopped));
+            // One that could not make its deadline would have been told there.
+            let cause = if frame.due().is_some() { NotInspected::Late } else { NotInspected::Stopped };
+            tracing::warn!(camera = %frame.camera, frame = frame.id.0, ?cause, "frame not inspected before the end");
+            shared.recorder.record(frame, Judgement::not_inspected(cause));
         }
         shared.recorder.record_parts(shared.recorder.parts.close());
         shared.recorder.finish_archive();

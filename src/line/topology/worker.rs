@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::ledger::{deadline, key};
+use super::ledger::key;
 use super::model::{ActiveModel, Successor};
 use super::recorder::{Judgement, ms};
 use crate::decision::decide;
@@ -48,7 +48,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
         if !shared.ledger().is_open(&key(&one.frame)) {
             continue;
         }
-        if deadline(&one.frame).is_some_and(|deadline| deadline <= now) {
+        if one.frame.due().is_some_and(|deadline| deadline <= now) {
             shared.conclude(&key(&one.frame), Judgement::not_inspected(NotInspected::Late));
             continue;
         }
@@ -74,6 +74,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
         }
     };
     let scored = Instant::now();
+    let frames = ready.len();
     for ((one, _), maps) in ready.into_iter().zip(maps) {
         let manifest = active.manifest(&one.frame.camera);
         let judged =
@@ -85,7 +86,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
                 continue;
             }
         };
-        let late = deadline(&one.frame).is_some_and(|deadline| deadline <= Instant::now());
+        let late = one.frame.due().is_some_and(|deadline| deadline <= Instant::now());
         let judgement = if late {
             Judgement::not_inspected(NotInspected::Late)
         } else {
@@ -102,6 +103,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, fitter: &mut PictureFitter, 
             shared.late_results.fetch_add(1, Ordering::SeqCst);
         }
     }
+    shared.queue.observe(frames, now.elapsed());
 }
 
 fn run(active: &mut ActiveModel, pictures: &[&Picture]) -> Result<Vec<LogLikelihoodMaps>, String> {
