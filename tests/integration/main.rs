@@ -27,3 +27,4 @@ mod scoring;
 mod support;
 mod synthesis;
 mod train;
+mod triggers;

@@ -1,6 +1,6 @@
 //! Decisions over MQTT: real mosquitto processes, the embedded broker, real subscribers.
 
-mod brokers;
+pub(crate) mod brokers;
 mod commands;
 mod contract;
 mod outages;
@@ -61,7 +61,7 @@ pub(crate) fn decision(camera: &str) -> Decision {
 }
 
 /// A configuration whose `mqtt` table begins with the given lines.
-fn config(mqtt: &str) -> Config {
+pub(crate) fn config(mqtt: &str) -> Config {
     toml::from_str(&format!(
         r#"
         station = {{ site = "plant", line = "line-1", station = "cell" }}
@@ -83,14 +83,14 @@ fn embedded() -> Config {
     config("broker = { kind = \"embedded\", listen = \"127.0.0.1:0\" }")
 }
 
-fn outbox(folder: &Path) -> Outbox {
+pub(crate) fn outbox(folder: &Path) -> Outbox {
     Outbox::open(&folder.join("outbox.sqlite"), 100_000).unwrap()
 }
 
-fn start(config: &Config, folder: &Path) -> Delivery {
+pub(crate) fn start(config: &Config, folder: &Path) -> Delivery {
     Delivery::start(config, outbox(folder), "01JDTESTBOOT00000000000000").unwrap()
 }
 
-fn wait_acknowledged(delivery: &Delivery) {
+pub(crate) fn wait_acknowledged(delivery: &Delivery) {
     eventually("the broker acknowledges everything", PATIENCE, || delivery.counters().waiting == 0);
 }

@@ -29,7 +29,7 @@ const SIZE: Size = Size { width: 48, height: 32 };
 
 /// A model whose log-likelihood is the brightness of each 16 × 16 square, calibrated so that 128
 /// scores 0 and every 10 less score 1 more: 128 is accepted, 113 suspect, 90 rejected.
-fn write_bundle(target: &Path, version: &str, mean: f32) {
+pub(crate) fn write_bundle(target: &Path, version: &str, mean: f32) {
     let dims = [Open("batch"), Fixed(SIZE.height), Fixed(SIZE.width), Fixed(3)];
     let nodes = [
         onnx::node("Cast", "image", "real", &[("to", &[onnx::F32])]),
@@ -97,13 +97,13 @@ fn write_bundle(target: &Path, version: &str, mean: f32) {
 }
 
 /// A folder with everything that a line needs, and the configuration's text.
-struct Site {
-    folder: tempfile::TempDir,
+pub(crate) struct Site {
+    pub(crate) folder: tempfile::TempDir,
     text: String,
 }
 
 impl Site {
-    fn new(head: &str) -> Self {
+    pub(crate) fn new(head: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_bundle(&folder.path().join("bundle"), "1", 128.0);
         let text = format!(
@@ -112,24 +112,24 @@ impl Site {
         Self { folder, text }
     }
 
-    fn with_bundle() -> Self {
+    pub(crate) fn with_bundle() -> Self {
         Self::new("[model]\nbundle = \"bundle\"\nthreads = 1\n").embedded()
     }
 
-    fn embedded(mut self) -> Self {
+    pub(crate) fn embedded(mut self) -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
         write!(self.text, "[mqtt]\nbroker = {{ kind = \"embedded\", listen = \"{listen}\" }}\n").unwrap();
         self
     }
 
-    fn add(&mut self, text: &str) -> &mut Self {
+    pub(crate) fn add(&mut self, text: &str) -> &mut Self {
         self.text.push_str(text);
         self.text.push('\n');
         self
     }
 
     /// A folder camera that ends, with flat pictures of the given brightness.
-    fn folder_camera(&mut self, name: &str, rate: u32, greys: &[u8], more: &str) -> &mut Self {
+    pub(crate) fn folder_camera(&mut self, name: &str, rate: u32, greys: &[u8], more: &str) -> &mut Self {
         let folder = self.folder.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         for (index, grey) in greys.iter().enumerate() {
@@ -143,13 +143,13 @@ impl Site {
         ))
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    pub(crate) fn path(&self) -> std::path::PathBuf {
         let file = self.folder.path().join("line.toml");
         std::fs::write(&file, &self.text).unwrap();
         file
     }
 
-    fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         match Config::load(&self.path()) {
             Ok(config) => config,
             Err(error) => panic!("{error}\n{}", self.text),
@@ -157,7 +157,7 @@ impl Site {
     }
 
     /// Runs until every camera has ended.
-    fn run(&self) -> (Vec<Decision>, Summary) {
+    pub(crate) fn run(&self) -> (Vec<Decision>, Summary) {
         let (sender, decisions) = sync_channel(100_000);
         let line = Line::start(&self.config(), Some(sender)).unwrap();
         wait_until(|| line.has_ended());
@@ -166,7 +166,7 @@ impl Site {
     }
 }
 
-fn wait_until(done: impl Fn() -> bool) {
+pub(crate) fn wait_until(done: impl Fn() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < until, "it did not happen in {PATIENCE:?}");
@@ -174,7 +174,7 @@ fn wait_until(done: impl Fn() -> bool) {
     }
 }
 
-fn cause(decision: &Decision) -> Option<NotInspected> {
+pub(crate) fn cause(decision: &Decision) -> Option<NotInspected> {
     decision.reasons.iter().find_map(|reason| match reason {
         Reason::NotInspected { cause } => Some(*cause),
         Reason::ScoreAboveBoundary { .. } => None,
@@ -183,7 +183,7 @@ fn cause(decision: &Decision) -> Option<NotInspected> {
 
 /// Every frame of every camera exactly once, numbers without gaps.
 #[track_caller]
-fn assert_complete(decisions: &[Decision], summary: &Summary) {
+pub(crate) fn assert_complete(decisions: &[Decision], summary: &Summary) {
     assert!(summary.is_whole(), "{summary:?}");
     assert_eq!(decisions.len() as u64, summary.stats.frames);
     let sequences: Vec<_> = decisions.iter().map(|d| d.sequence).collect();
@@ -399,7 +399,7 @@ fn rejects_and_suspects_lie_in_the_archive_under_the_names_that_their_decisions_
     }
 }
 
-fn decide_until(decisions: &Receiver<Decision>, wanted: impl Fn(&Decision) -> bool) -> Vec<Decision> {
+pub(crate) fn decide_until(decisions: &Receiver<Decision>, wanted: impl Fn(&Decision) -> bool) -> Vec<Decision> {
     let mut all = Vec::new();
     loop {
         let decision = decisions.recv_timeout(PATIENCE).expect("the line goes on");
@@ -456,7 +456,7 @@ fn a_line_without_a_usable_model_does_not_start() {
     }
 }
 
-fn linegate(arguments: &[&str]) -> Command {
+pub(crate) fn linegate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_linegate"));
     command.args(arguments).current_dir(crate::support::root());
     command

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Generous: only a failing test waits so long.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until a condition holds; panics when `patience` ends first.
-pub(super) fn eventually(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + patience;
     while !condition() {
         assert!(Instant::now() < until, "gave up waiting until {what}");
@@ -19,7 +19,7 @@ pub(super) fn eventually(what: &str, patience: Duration, mut condition: impl FnM
     }
 }
 
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -34,20 +34,20 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// A mosquitto process with its own folder; killed when dropped.
-pub(super) struct Mosquitto {
+pub(crate) struct Mosquitto {
     folder: tempfile::TempDir,
-    pub(super) port: u16,
+    pub(crate) port: u16,
     process: Option<Child>,
 }
 
 impl Mosquitto {
     /// Starts one that lets everybody in.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(|_| "allow_anonymous true".into())
     }
 
     /// Starts one with further lines of configuration, which may name files of the given folder.
-    pub(super) fn with(lines: impl Fn(&Path) -> String) -> Self {
+    pub(crate) fn with(lines: impl Fn(&Path) -> String) -> Self {
         for attempt in 1.. {
             let folder = tempfile::tempdir().unwrap();
             let port = free_port();
@@ -90,19 +90,19 @@ impl Mosquitto {
     }
 
     /// Starts it again after [`Mosquitto::kill`], on the same port with what it had saved.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.try_launch().unwrap();
     }
 
     /// Kills it without a chance to say or save anything.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
     }
 
     /// Has it save its sessions.
-    pub(super) fn save(&self) {
+    pub(crate) fn save(&self) {
         let process = self.process.as_ref().unwrap();
         let saved = self.folder.path().join("mosquitto.db");
         std::fs::remove_file(&saved).ok();
@@ -123,30 +123,30 @@ impl Drop for Mosquitto {
 
 /// One received message.
 #[derive(Debug, Clone)]
-pub(super) struct Received {
-    pub(super) retained: bool,
-    pub(super) qos: u8,
+pub(crate) struct Received {
+    pub(crate) retained: bool,
+    pub(crate) qos: u8,
     /// Message expiry, seconds.
-    pub(super) expiry_s: Option<u32>,
-    pub(super) topic: String,
-    pub(super) payload: String,
+    pub(crate) expiry_s: Option<u32>,
+    pub(crate) topic: String,
+    pub(crate) payload: String,
 }
 
 impl Received {
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.payload).unwrap_or_else(|error| panic!("{error}: {}", self.payload))
     }
 }
 
 /// A `mosquitto_sub` process that speaks MQTT 5; killed when dropped.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     process: Child,
     received: Arc<Mutex<Vec<Received>>>,
 }
 
 impl Listener {
     /// Subscribes and waits until the broker has confirmed it.
-    pub(super) fn start(port: u16, filter: &str, further: &[&str]) -> Self {
+    pub(crate) fn start(port: u16, filter: &str, further: &[&str]) -> Self {
         // mosquitto_sub reports its subscription only in its debug output, on stdout, which a pipe
         // would buffer.
         let mut process = Command::new("stdbuf")
@@ -185,17 +185,17 @@ impl Listener {
     }
 
     /// Everything received so far.
-    pub(super) fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 
     /// What was received on topics with this ending.
-    pub(super) fn on(&self, ending: &str) -> Vec<Received> {
+    pub(crate) fn on(&self, ending: &str) -> Vec<Received> {
         self.received().into_iter().filter(|message| message.topic.ends_with(ending)).collect()
     }
 
     /// Waits until `count` messages came on topics with this ending, and gives them.
-    pub(super) fn wait_on(&self, ending: &str, count: usize) -> Vec<Received> {
+    pub(crate) fn wait_on(&self, ending: &str, count: usize) -> Vec<Received> {
         eventually(&format!("{count} message(s) on {ending}"), PATIENCE, || self.on(ending).len() >= count);
         self.on(ending)
     }
@@ -209,7 +209,7 @@ impl Drop for Listener {
 }
 
 /// Runs `mosquitto_rr`: publishes a request and gives the reply's lines.
-pub(super) fn request(port: u16, topic: &str, payload: &[u8]) -> String {
+pub(crate) fn request(port: u16, topic: &str, payload: &[u8]) -> String {
     // Not from a file: this program sends an empty message then.
     let message = std::str::from_utf8(payload).unwrap();
     let output = Command::new(program("mosquitto_rr"))
@@ -222,7 +222,7 @@ pub(super) fn request(port: u16, topic: &str, payload: &[u8]) -> String {
 }
 
 /// Runs `mosquitto_pub`.
-pub(super) fn publish(port: u16, further: &[&str]) {
+pub(crate) fn publish(port: u16, further: &[&str]) {
     let status = Command::new(program("mosquitto_pub"))
         .args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1"])
         .args(further)
@@ -232,7 +232,7 @@ pub(super) fn publish(port: u16, further: &[&str]) {
 }
 
 /// Writes a mosquitto password file.
-pub(super) fn password_file(file: &Path, user: &str, password: &str) {
+pub(crate) fn password_file(file: &Path, user: &str, password: &str) {
     let status =
         Command::new(program("mosquitto_passwd")).args(["-b", "-c"]).arg(file).args([user, password]).status().unwrap();
     assert!(status.success());
