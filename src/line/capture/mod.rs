@@ -13,7 +13,9 @@
 //! Policy of the channel when full: the picture of the new frame is given up and its number is
 //! told as lost with cause `shed`; that small event waits for room. Nothing vanishes unseen.
 
+mod clock;
 mod error;
+mod feed;
 mod folder;
 mod launch;
 mod pipeline;
@@ -86,12 +88,12 @@ pub enum CaptureEvent {
 pub struct Capture {
     stop: Arc<supervisor::Stop>,
     threads: Vec<JoinHandle<()>>,
-    feeds: Vec<Arc<pipeline::Feed>>,
+    feeds: Vec<Arc<feed::Feed>>,
 }
 
 /// Triggers cameras by software. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Shutter(Vec<Arc<pipeline::Feed>>);
+pub struct Shutter(Vec<Arc<feed::Feed>>);
 
 impl Shutter {
     /// Has the named camera take the part's frames next. What cannot be taken is told as
@@ -115,7 +117,7 @@ impl Capture {
         let mut capture = Self { stop: Arc::default(), threads: Vec::new(), feeds: Vec::new() };
         for plan in plans {
             let (stop, name) = (capture.stop.clone(), plan.camera.clone());
-            let feed = Arc::new(pipeline::Feed::new(&plan, events));
+            let feed = Arc::new(feed::Feed::new(&plan, events));
             capture.feeds.push(feed.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("camera-{name}"))

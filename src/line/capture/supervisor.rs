@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::pipeline::{Feed, Graph, Plan};
+use super::feed::Feed;
+use super::pipeline::{Graph, Plan};
 use crate::inspection::NotInspected;
 
 /// Pause before the first attempt to build a lost camera again; doubles with every attempt that

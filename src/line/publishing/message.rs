@@ -96,6 +96,20 @@ pub struct Stats {
     pub latency_p99_ms: f64,
     /// Frames per camera.
     pub cameras: BTreeMap<String, u64>,
+    /// What was missed per camera that was ever gone.
+    #[serde(default)]
+    pub gaps: BTreeMap<String, Gaps>,
+}
+
+/// The times in which a camera was gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Gaps {
+    /// How often it was lost.
+    pub losses: u64,
+    /// How long it was gone altogether, milliseconds; an ongoing gap counts up to now.
+    pub gone_ms: u64,
+    /// Frames and triggered parts that got lost, with it or on their way; each has its decision.
+    pub lost: u64,
 }
 
 /// Payload of a reply to a command.

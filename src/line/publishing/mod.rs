@@ -42,7 +42,7 @@ use broker::EmbeddedBroker;
 use shared::{Order, Shared};
 
 pub use error::PublishingError;
-pub use message::{CommandReply, Message, ModelMessage, StateMessage, StationState, Stats, schema};
+pub use message::{CommandReply, Gaps, Message, ModelMessage, StateMessage, StationState, Stats, schema};
 pub use subscriber::{Observation, Subscriber, SubscriberOptions};
 pub use topics::Topics;
 pub use trigger::{ReplyTo, TriggerCommand, TriggerRequest};

@@ -14,6 +14,7 @@
 //! (the frame is not archived); the outbox keeps its own bound.
 
 mod error;
+mod judgement;
 mod keeper;
 mod latency;
 mod ledger;
@@ -44,10 +45,11 @@ use super::outbox::Outbox;
 use super::publishing::{Delivery, StationState, Stats};
 use crate::config::{Broker, Config};
 use crate::inspection::{Decision, ModelIdentity, NotInspected};
+use judgement::Judgement;
 use keeper::Keeper;
 use ledger::{Ledger, key};
 use model::Loader;
-use recorder::{Judgement, Recorder};
+use recorder::Recorder;
 use station::Station;
 use threads::Threads;
 
@@ -116,12 +118,22 @@ impl Shared {
 
     fn event(&self, event: CaptureEvent) {
         match event {
-            CaptureEvent::Up { camera } => self.note(|station| station.camera_up(&camera)),
-            CaptureEvent::Down { camera, reason } => self.note(|station| station.camera_down(&camera, reason)),
+            CaptureEvent::Up { camera } => {
+                self.recorder.camera_back(&camera, Instant::now());
+                self.note(|station| station.camera_up(&camera));
+            }
+            CaptureEvent::Down { camera, reason } => {
+                let losses = self.recorder.camera_gone(&camera, Instant::now());
+                let again = if losses > 1 { format!(" (lost {losses} times so far)") } else { String::new() };
+                self.note(|station| station.camera_down(&camera, reason + &again));
+            }
             CaptureEvent::Ended { camera } => self.note(|station| station.camera_ended(&camera)),
             CaptureEvent::Lost(lost) => {
                 self.recorder.count_frame(&lost.camera);
                 let cause = lost.cause;
+                if cause == NotInspected::Lost {
+                    self.recorder.count_lost(&lost.camera);
+                }
                 self.recorder.record(lost, Judgement::not_inspected(cause));
             }
             CaptureEvent::Frame(frame) => {

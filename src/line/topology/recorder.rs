@@ -1,5 +1,6 @@
 //! Outcomes -> decision records: numbered without gaps, archived, counted, handed to delivery.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,77 +8,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ulid::Ulid;
 
+use super::judgement::{Judgement, Subject};
 use super::keeper::Keeper;
 use super::latency::Latencies;
 use super::part_desk::PartDesk;
 use super::parts::Part;
 use super::triggers::TriggerDesk;
-use crate::bundle::ImageBoundary;
 use crate::config::{Config, Decisions, Policy, Station};
-use crate::inspection::{
-    AnomalyMap, DECISION_SCHEMA_VERSION, Decision, Frame, FrameId, Latency, ModelIdentity, NotInspected, Outcome,
-    PartSource, Picture, Stamp, Verdict,
-};
-use crate::line::capture::LostFrame;
+use crate::inspection::{DECISION_SCHEMA_VERSION, Decision, Latency, PartSource, Picture, Verdict};
 use crate::line::publishing::{Delivery, Stats};
-
-/// What a decision is about.
-pub(super) struct Subject {
-    camera: Arc<str>,
-    id: FrameId,
-    part_id: Option<Arc<str>>,
-    part_source: PartSource,
-    trigger: Option<u64>,
-    captured: Stamp,
-    deadline: Option<Duration>,
-    picture: Option<Arc<Picture>>,
-}
-
-impl From<Frame> for Subject {
-    fn from(frame: Frame) -> Self {
-        Self {
-            camera: frame.camera,
-            id: frame.id,
-            part_id: frame.part_id,
-            part_source: frame.part_source,
-            trigger: frame.trigger,
-            captured: frame.captured,
-            deadline: frame.deadline,
-            picture: Some(frame.picture),
-        }
-    }
-}
-
-impl From<LostFrame> for Subject {
-    fn from(lost: LostFrame) -> Self {
-        Self {
-            camera: lost.camera,
-            id: lost.id,
-            part_id: lost.part_id,
-            part_source: lost.part_source,
-            trigger: lost.trigger,
-            captured: lost.captured,
-            deadline: lost.deadline,
-            picture: None,
-        }
-    }
-}
-
-/// What was decided, by whom and how long it took.
-pub(super) struct Judgement {
-    pub(super) outcome: Outcome,
-    pub(super) map: Option<AnomalyMap>,
-    pub(super) model: Option<(ModelIdentity, ImageBoundary)>,
-    /// Queue, batch and infer times; the rest until the record is made is `decide`. None where
-    /// nothing was scored: all the time was spent waiting.
-    pub(super) latency: Option<Latency>,
-}
-
-impl Judgement {
-    pub(super) fn not_inspected(cause: NotInspected) -> Self {
-        Self { outcome: Outcome::not_inspected(cause), map: None, model: None, latency: None }
-    }
-}
 
 struct State {
     sequence: u64,
@@ -85,6 +24,8 @@ struct State {
     /// Since the last message on `stats`.
     recent: Latencies,
     recent_frames: u64,
+    /// Cameras that are gone, and since when.
+    gone: HashMap<Arc<str>, Instant>,
     since: Instant,
     all: Latencies,
 }
@@ -150,6 +91,7 @@ impl Recorder {
                 stats,
                 recent: Latencies::default(),
                 recent_frames: 0,
+                gone: HashMap::new(),
                 since: Instant::now(),
                 all: Latencies::default(),
             }),
@@ -173,6 +115,29 @@ impl Recorder {
             Some(count) => *count += 1,
             None => drop(state.stats.cameras.insert(camera.to_owned(), 1)),
         }
+    }
+
+    /// A camera is gone; an attempt in vain to get it back is no second loss.
+    pub(super) fn camera_gone(&self, camera: &Arc<str>, now: Instant) -> u64 {
+        let mut state = self.lock();
+        let first = !state.gone.contains_key(camera);
+        state.gone.entry(camera.clone()).or_insert(now);
+        let gaps = state.stats.gaps.entry(camera.to_string()).or_default();
+        gaps.losses += u64::from(first);
+        gaps.losses
+    }
+
+    /// A camera is there again.
+    pub(super) fn camera_back(&self, camera: &Arc<str>, now: Instant) {
+        let mut state = self.lock();
+        let Some(since) = state.gone.remove(camera) else { return };
+        let gone_ms = now.saturating_duration_since(since).as_millis() as u64;
+        state.stats.gaps.entry(camera.to_string()).or_default().gone_ms += gone_ms;
+    }
+
+    /// A frame or a triggered part was lost with its camera.
+    pub(super) fn count_lost(&self, camera: &str) {
+        self.lock().stats.gaps.entry(camera.to_owned()).or_default().lost += 1;
     }
 
     /// Counts a batch that was scored.
@@ -358,7 +323,12 @@ impl Recorder {
         let delivery = self.delivery.counters();
         let mut state = self.lock();
         let seconds = state.since.elapsed().as_secs_f64();
+        let mut gaps = state.stats.gaps.clone();
+        for (camera, since) in &state.gone {
+            gaps.entry(camera.to_string()).or_default().gone_ms += since.elapsed().as_millis() as u64;
+        }
         let stats = Stats {
+            gaps,
             acknowledged: delivery.acknowledged,
             outbox: delivery.waiting,
             frames_per_second: if seconds > 0.0 { state.recent_frames as f64 / seconds } else { 0.0 },

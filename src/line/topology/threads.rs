@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::error::LineError;
+use super::judgement::Judgement;
 use super::model::{self, ActiveModel, Loader, Successor};
 use super::pulse::StopFlag;
-use super::recorder::Judgement;
 use super::{Shared, triggers, worker};
 use crate::config::Config;
 use crate::inspection::NotInspected;

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::judgement::Judgement;
 use super::ledger::key;
 use super::model::{ActiveModel, Successor};
-use super::recorder::{Judgement, ms};
+use super::recorder::ms;
 use crate::decision::decide;
 use crate::inspection::{Latency, LogLikelihoodMaps, NotInspected, Picture};
 use crate::line::batching::{Batch, Batched, Taken};

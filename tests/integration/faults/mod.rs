@@ -1,6 +1,9 @@
 //! The fault suite: what dies, fills up or lies, and what becomes of the decisions then. Each test runs
 //! a short form; `deploy/faults.sh` runs the long one.
 
+mod cameras;
+mod overload;
+
 /// How often or how long: `short` with the other tests, `long` with `LINEGATE_FAULTS=long`.
 pub(crate) fn extent(short: u64, long: u64) -> u64 {
     match std::env::var("LINEGATE_FAULTS").as_deref() {
