@@ -51,6 +51,9 @@ wanted=(
     libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav
     mosquitto mosquitto-clients
+    # For tests against the real protocols: an RTSP server with an encoder, a fake GigE Vision camera
+    # (and with it the GenICam source itself).
+    libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly aravis-tools
 )
 
 as_root() {

@@ -133,6 +133,13 @@ fn say_end(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
         stats.decisions, stats.accept, stats.reject, stats.suspect, stats.not_inspected
     );
     println!("acknowledged  {}, {} left in the outbox", summary.acknowledged, summary.outbox);
+    if stats.parts > 0 {
+        println!("parts         {} combined verdicts", stats.parts);
+    }
+    for (camera, gaps) in &stats.gaps {
+        let seconds = gaps.gone_ms as f64 / 1000.0;
+        println!("gaps          {camera}: {} losses, gone {seconds:.1} s, {} frames lost", gaps.losses, gaps.lost);
+    }
     let latency = &summary.latency;
     println!(
         "latency       p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, highest {:.1} ms",

@@ -27,6 +27,10 @@ enum Name {
     Stats,
     /// The reply to a command
     Reply,
+    /// To the line on `cmd/trigger`
+    Trigger,
+    /// On `{part}/part`
+    Part,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -36,6 +40,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Name::Model => Message::Model,
         Name::Stats => Message::Stats,
         Name::Reply => Message::Reply,
+        Name::Trigger => Message::Trigger,
+        Name::Part => Message::Part,
     };
     let text = serde_json::to_string_pretty(&schema(message)).context("the schema cannot be written as JSON")?;
     println!("{text}");

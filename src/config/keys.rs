@@ -85,10 +85,12 @@ pub(super) const LINE: &[Key] = &[
             may("max_batch", Kind::Integer(1, 64)),
             may("max_wait_ms", Kind::Integer(0, 10_000)),
             may("queue_frames", Kind::Integer(1, 1024)),
+            may("shed", Kind::Choice(&["oldest", "newest"])),
         ]),
     ),
     may("decisions", Kind::Table(&[may("suspect", POLICY), may("not_inspected", POLICY)])),
     must("camera", Kind::List(1, &Kind::Table(CAMERA))),
+    may("part", Kind::List(0, &Kind::Table(PART))),
     may("mqtt", Kind::Table(MQTT)),
     may(
         "outbox",
@@ -134,7 +136,19 @@ const CAMERA: &[Key] = &[
         ]),
     ),
     may("watchdog_ms", Kind::Integer(100, 86_400_000)),
+    may("trigger", Kind::Choice(&["free", "hardware", "software"])),
+    may("trigger_timeout_ms", Kind::Integer(1, 3_600_000)),
     may("ends", Kind::Bool),
+];
+
+const PART: &[Key] = &[
+    must("name", Kind::Name),
+    must("cameras", Kind::List(1, &Kind::Text)),
+    must("rule", Kind::Choice(&["all", "any", "at_least"])),
+    may("at_least", Kind::Integer(1, 256)),
+    must("window_ms", Kind::Integer(1, 3_600_000)),
+    may("frames", Kind::Integer(1, 64)),
+    may("accept_frames", Kind::Integer(1, 64)),
 ];
 
 const MQTT: &[Key] = &[

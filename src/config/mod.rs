@@ -15,8 +15,8 @@ mod walk;
 use std::path::Path;
 
 pub use model::{
-    Archive, Batching, Broker, CameraConfig, Config, Decisions, Durability, ModelConfig, Mqtt, Outbox, Policy,
-    ProviderName, Retrain, Station, Tls,
+    Archive, Batching, Broker, CameraConfig, Config, Decisions, Durability, ModelConfig, Mqtt, Outbox, PartConfig,
+    PartRule, Policy, ProviderName, Retrain, ShedPolicy, Station, Tls, TriggerMode,
 };
 pub use problem::{ConfigError, Problem};
 pub use training::{ImageSize, Orientation, Preset, TrainingConfig, parse_image_size};

@@ -24,6 +24,9 @@ pub struct Config {
     pub decisions: Decisions,
     /// The cameras, at least one.
     pub camera: Vec<CameraConfig>,
+    /// Parts that several cameras or frames see; each gets one combined verdict.
+    #[serde(default)]
+    pub part: Vec<PartConfig>,
     /// Where decisions go.
     #[serde(default)]
     pub mqtt: Mqtt,
@@ -102,13 +105,25 @@ pub struct Batching {
     pub max_batch: usize,
     /// How long the oldest frame waits for company, 0 to 10000.
     pub max_wait_ms: u64,
-    /// Frames waiting per camera at most, 1 to 1024; the oldest beyond is shed as a decision.
+    /// Frames waiting per camera at most, 1 to 1024; beyond, one is shed as a decision.
     pub queue_frames: usize,
+    /// Which frame of the camera whose queue is full is shed.
+    pub shed: ShedPolicy,
+}
+
+/// Which frame is given up when a camera's queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShedPolicy {
+    /// The one that waited longest: the newest part is the one that can still be ejected.
+    Oldest,
+    /// The one that just came: what waits already is inspected.
+    Newest,
 }
 
 impl Default for Batching {
     fn default() -> Self {
-        Self { max_batch: 4, max_wait_ms: 10, queue_frames: 16 }
+        Self { max_batch: 4, max_wait_ms: 10, queue_frames: 16, shed: ShedPolicy::Oldest }
     }
 }
 
@@ -161,10 +176,74 @@ pub struct CameraConfig {
     /// (a triggered line that pauses).
     #[serde(default)]
     pub watchdog_ms: Option<u64>,
+    /// What makes a frame of this camera a part.
+    #[serde(default)]
+    pub trigger: TriggerMode,
+    /// How long a software trigger waits for its frame, 1 to 3600000; then the part is
+    /// `not_inspected`.
+    #[serde(default = "default_trigger_timeout_ms")]
+    pub trigger_timeout_ms: u64,
     /// What happens at the end of the stream (a folder or file camera): stop when every camera
     /// ended, or treat it as a loss and reconnect.
     #[serde(default)]
     pub ends: bool,
+}
+
+fn default_trigger_timeout_ms() -> u64 {
+    1000
+}
+
+/// What makes a frame a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerMode {
+    /// Every frame is inspected as it comes.
+    #[default]
+    Free,
+    /// A signal at the camera: one buffer is one part, numbered by the trigger.
+    Hardware,
+    /// The command `cmd/trigger`: the next frame is the part that it names, others are none.
+    Software,
+}
+
+/// How many cameras must accept a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartRule {
+    /// Every one.
+    All,
+    /// One is enough.
+    Any,
+    /// `at_least` of them.
+    AtLeast,
+}
+
+/// A part that several cameras or frames see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartConfig {
+    /// Name used in topics: letters, digits, `-`, `_` and `.`, 1 to 64 characters; unique.
+    pub name: String,
+    /// The cameras that see it.
+    pub cameras: Vec<String>,
+    /// How many of them must accept it.
+    pub rule: PartRule,
+    /// With the rule `at_least`: how many, 1 to the number of cameras.
+    #[serde(default)]
+    pub at_least: Option<usize>,
+    /// From the first capture until then all belongs to the part, and what is missing counts as not
+    /// inspected, 1 to 3600000.
+    pub window_ms: u64,
+    /// Consecutive frames that each camera takes of the part, 1 to 64.
+    #[serde(default = "one")]
+    pub frames: usize,
+    /// How many of these must be accepted for the camera to accept, 1 to `frames`; none means all.
+    #[serde(default)]
+    pub accept_frames: Option<usize>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Where decisions go.

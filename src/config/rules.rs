@@ -28,6 +28,9 @@ pub(super) fn line(root: &Node, walk: &mut Walk<'_>) {
     if let Some(cameras) = root.get("camera") {
         twice(cameras.items().iter().filter_map(|camera| camera.get("name")), "camera", walk);
     }
+    if let Some(parts) = root.get("part") {
+        combined(parts, root.get("camera"), walk);
+    }
     if let Some(mqtt) = root.get("mqtt") {
         password(mqtt, walk);
     }
@@ -69,6 +72,55 @@ pub(super) fn training(root: &Node, walk: &mut Walk<'_>) {
         let (Some(side), Some(node)) = (rate(name), root.get(name)) else { continue };
         if side % 2.0 == 0.0 && (name, side) != ("context", 0.0) {
             walk.report(node, format!("`{name}` is {side}"), Some("a square around a cell has an odd side"));
+        }
+    }
+}
+
+/// Rules of the parts that several cameras see.
+fn combined(parts: &Node, cameras: Option<&Node>, walk: &mut Walk<'_>) {
+    let known: Vec<&str> =
+        cameras.map_or(&[][..], Node::items).iter().filter_map(|camera| camera.get("name")?.text()).collect();
+    twice(parts.items().iter().filter_map(|part| part.get("name")), "part", walk);
+    // A camera's frame belongs to one part.
+    let seen = parts.items().iter().filter_map(|part| part.get("cameras")).flat_map(|list| list.items().iter());
+    twice(seen.clone(), "camera of a part", walk);
+    for camera in seen {
+        if let Some(name) = camera.text().filter(|name| !known.contains(name)) {
+            let help =
+                super::problem::nearest(name, known.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+            walk.report(camera, format!("there is no camera `{name}`"), help.as_deref());
+        }
+    }
+    for part in parts.items() {
+        let number = |name| part.get(name).and_then(Node::number);
+        let count = part.get("cameras").map_or(0, |list| list.items().len());
+        let wanted = part.get("rule").and_then(Node::text) == Some("at_least");
+        match (wanted, part.get("at_least")) {
+            (true, None) => {
+                walk.report(
+                    part,
+                    "rule `at_least` without a number",
+                    Some("add `at_least = …`, or use `all` or `any`"),
+                );
+            }
+            (false, Some(node)) => walk.report(
+                node,
+                "`at_least` says nothing to this rule",
+                Some("leave it out, or set `rule = \"at_least\"`"),
+            ),
+            (true, Some(node)) if number("at_least").is_some_and(|n| n > count as f64) => {
+                walk.report(node, format!("`at_least` is more than the part's {count} camera(s)"), None);
+            }
+            _ => {}
+        }
+        if let (Some(accept), Some(node)) = (number("accept_frames"), part.get("accept_frames"))
+            && accept > number("frames").unwrap_or(1.0)
+        {
+            walk.report(
+                node,
+                "`accept_frames` is more than `frames`",
+                Some("a part with so many good frames cannot be"),
+            );
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum TimeSource {
     Rtp,
     /// From the camera's own clock.
     Camera,
+    /// When the trigger came, for a part that got no frame.
+    Trigger,
 }
 
 /// When a frame was captured: monotonic for deadlines, UTC for people.
@@ -62,10 +64,19 @@ pub struct Frame {
     pub part_id: Option<Arc<str>>,
     /// What `part_id` comes from.
     pub part_source: PartSource,
+    /// Number of the trigger at this camera, where the camera is triggered.
+    pub trigger: Option<u64>,
     /// When it was captured.
     pub captured: Stamp,
     /// How long after capture a decision is useful; none means always.
     pub deadline: Option<Duration>,
     /// The pixels as the camera gave them.
     pub picture: Arc<CameraPicture>,
+}
+
+impl Frame {
+    /// When a decision about it stops being useful; none means never.
+    pub fn due(&self) -> Option<Instant> {
+        self.deadline.map(|deadline| self.captured.monotonic + deadline)
+    }
 }

@@ -12,6 +12,6 @@ pub use camera_picture::{CameraPicture, PixelFormat, YuvColour, YuvMatrix};
 pub use frame::{Frame, FrameId, PartSource, Stamp, TimeSource};
 pub use picture::{Mask, Picture, PictureError, Rectangle, Size};
 pub use png::{PngError, encode_mask_png, encode_png};
-pub use record::{DECISION_SCHEMA_VERSION, Decision, Latency, ModelIdentity};
+pub use record::{CameraVote, Combined, DECISION_SCHEMA_VERSION, Decision, FrameVote, Latency, ModelIdentity};
 pub use score::{AnomalyMap, LogLikelihoodMaps};
 pub use verdict::{NotInspected, Outcome, Reason, Region, Verdict};

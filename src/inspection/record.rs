@@ -57,6 +57,9 @@ pub struct Decision {
     pub part_id: Option<String>,
     /// What the identity comes from.
     pub part_source: PartSource,
+    /// Number of the trigger at this camera since the start; null where it is not triggered.
+    #[serde(default)]
+    pub trigger: Option<u64>,
     /// The verdict.
     pub verdict: Verdict,
     /// What the line shall do with the part under the configured policy: `true` is take it out.
@@ -95,4 +98,39 @@ pub struct Decision {
     pub image_ref: Option<String>,
     /// Archived anomaly map, relative to the archive folder.
     pub heatmap_ref: Option<String>,
+    /// What a combined verdict about a part was made of; only on the topic `{part}/part`, where
+    /// `camera` is the part's configured name and `frame` counts its verdicts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub combined: Option<Combined>,
+}
+
+/// What a combined verdict about one part was made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Combined {
+    /// Cameras that had to accept the part.
+    pub needed: usize,
+    /// Cameras that accepted it.
+    pub accepted: usize,
+    /// What each camera said, as configured.
+    pub cameras: Vec<CameraVote>,
+}
+
+/// What one camera says about a part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CameraVote {
+    /// The camera.
+    pub camera: String,
+    /// Its verdict over its frames.
+    pub verdict: Verdict,
+    /// Its single decisions; fewer than configured where frames were missing.
+    pub decisions: Vec<FrameVote>,
+}
+
+/// One decision that went into a combined verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FrameVote {
+    /// Which decision.
+    pub result_id: String,
+    /// Its verdict.
+    pub verdict: Verdict,
 }

@@ -48,6 +48,8 @@ pub enum NotInspected {
     Shed,
     /// Grabbed, but lost between the first pad and the scorer (torn, undecodable, dropped).
     Lost,
+    /// Triggered, but no frame came in time; for a combined verdict: not every camera told its own.
+    NoFrame,
     /// The model could not score it.
     Failed,
     /// The model's answer was not a number.

@@ -15,6 +15,7 @@ fn frame(camera: &str, id: u64, at: Instant) -> Frame {
         id: FrameId(id),
         part_id: None,
         part_source: PartSource::Counter,
+        trigger: None,
         captured: Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival },
         deadline: None,
         picture: Arc::new(Picture::from_rgb(Size { width: 1, height: 1 }, vec![0; 3]).unwrap().into()),
@@ -168,4 +169,75 @@ proptest! {
         }
         prop_assert_eq!(left, pushed.iter().sum::<u64>());
     }
+}
+
+fn with_deadline(id: u64, at: Instant, deadline_ms: u64) -> Frame {
+    Frame { deadline: Some(Duration::from_millis(deadline_ms)), ..frame("a", id, at) }
+}
+
+fn ids(batch: &linegate::line::batching::Batch) -> Vec<u64> {
+    batch.frames.iter().map(|one| one.frame.id.0).collect()
+}
+
+#[test]
+fn a_batch_closes_early_for_a_deadline_by_what_scoring_took_before() {
+    let start = Instant::now();
+    let mut batcher = batcher(8, 1000, 8, &["a"]);
+    for _ in 0..100 {
+        batcher.observe(2, Duration::from_millis(20));
+    }
+    batcher.push(with_deadline(1, start, 100), start);
+    let due = batcher.wait_until().unwrap() - start;
+    assert!((Duration::from_millis(88)..Duration::from_millis(91)).contains(&due), "{due:?}");
+    batcher.push(with_deadline(2, start, 100), start);
+    let due = start + (batcher.wait_until().unwrap() - start);
+    assert!(due - start < Duration::from_millis(81), "two frames take twice as long");
+    assert!(batcher.next(due.checked_sub(Duration::from_millis(1)).unwrap()).is_none());
+    assert_eq!(ids(&batcher.next(due).unwrap()), [1, 2]);
+}
+
+#[test]
+fn no_more_frames_join_than_the_tightest_deadline_allows() {
+    let start = Instant::now();
+    let mut batcher = batcher(8, 0, 8, &["a"]);
+    for _ in 0..100 {
+        batcher.observe(1, Duration::from_millis(10));
+    }
+    for id in 1..=6 {
+        batcher.push(with_deadline(id, start, 35), start);
+    }
+    assert_eq!(ids(&batcher.next(start).unwrap()), [1, 2, 3]);
+}
+
+#[test]
+fn a_frame_that_cannot_make_its_deadline_makes_way_for_those_that_can() {
+    let start = Instant::now();
+    let mut batcher = batcher(2, 0, 8, &["a"]);
+    for _ in 0..100 {
+        batcher.observe(1, Duration::from_millis(10));
+    }
+    batcher.push(with_deadline(1, start, 5), start);
+    batcher.push(with_deadline(2, start, 8), start);
+    batcher.push(with_deadline(3, start, 50), start);
+    batcher.push(with_deadline(4, start, 50), start);
+    assert_eq!(ids(&batcher.next(start).unwrap()), [3, 4]);
+    assert!(batcher.is_empty());
+
+    // Where none can, the one with the most time is tried: the estimate may be wrong.
+    batcher.push(with_deadline(5, start, 5), start);
+    batcher.push(with_deadline(6, start, 8), start);
+    assert_eq!(ids(&batcher.next(start).unwrap()), [6]);
+}
+
+#[test]
+fn the_newest_frame_is_shed_where_that_is_configured() {
+    let now = Instant::now();
+    let mut batcher = batcher(8, 10, 2, &["a", "b"]).shedding(linegate::config::ShedPolicy::Newest);
+    batcher.push(frame("b", 1, now), now);
+    for id in 1..=2 {
+        assert!(batcher.push(frame("a", id, now), now).is_empty());
+    }
+    let shed = batcher.push(frame("a", 3, now), now);
+    assert_eq!(shed.iter().map(|s| (&*s.0.camera, s.0.id.0)).collect::<Vec<_>>(), [("a", 3)]);
+    assert_eq!(batcher.len(), 3);
 }

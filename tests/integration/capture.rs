@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use image::{Rgb, RgbImage};
-use linegate::config::CameraConfig;
+use linegate::config::{CameraConfig, TriggerMode};
 use linegate::inspection::{Frame, NotInspected, PartSource, Size};
 use linegate::line::capture::{Capture, CaptureError, CaptureEvent, LaunchDescription};
 
@@ -21,6 +21,8 @@ fn camera(pipeline: &str, parameters: &str) -> CameraConfig {
         deadline_ms: None,
         region_of_interest: None,
         watchdog_ms: None,
+        trigger: TriggerMode::Free,
+        trigger_timeout_ms: 1000,
         ends: true,
     }
 }

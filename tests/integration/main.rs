@@ -28,3 +28,4 @@ mod scoring;
 mod support;
 mod synthesis;
 mod train;
+mod triggers;

@@ -33,6 +33,7 @@ pub(crate) fn decision(camera: &str) -> Decision {
         frame: 7,
         part_id: Some("part-7.png".into()),
         part_source: PartSource::Counter,
+        trigger: None,
         verdict: Verdict::Reject,
         eject: true,
         reasons: vec![Reason::ScoreAboveBoundary { score: 9.5, boundary: 4.25 }],
@@ -56,6 +57,7 @@ pub(crate) fn decision(camera: &str) -> Decision {
         age_ms: None,
         image_ref: Some("2026-11-17/x.png".into()),
         heatmap_ref: Some("2026-11-17/x.map.png".into()),
+        combined: None,
     }
 }
 

@@ -127,5 +127,7 @@ fn decision(sequence: u64) -> Decision {
         age_ms: None,
         image_ref: None,
         heatmap_ref: None,
+        combined: None,
+        trigger: None,
     }
 }

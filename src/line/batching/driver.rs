@@ -49,6 +49,11 @@ impl BatchQueue {
         shed
     }
 
+    /// A batch of `frames` took so long; the estimate that deadlines are kept by follows.
+    pub fn observe(&self, frames: usize, took: Duration) {
+        self.lock().batcher.observe(frames, took);
+    }
+
     /// Says that no frame will come any more; what waits is handed out at once.
     pub fn close(&self) {
         self.lock().closed = true;

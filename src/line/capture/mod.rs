@@ -13,13 +13,16 @@
 //! Policy of the channel when full: the picture of the new frame is given up and its number is
 //! told as lost with cause `shed`; that small event waits for room. Nothing vanishes unseen.
 
+mod clock;
 mod error;
+mod feed;
 mod folder;
 mod launch;
 mod pipeline;
 mod sample;
 mod stamp;
 mod supervisor;
+mod trigger;
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -28,6 +31,7 @@ use std::time::Duration;
 
 pub use error::CaptureError;
 pub use launch::{LaunchDescription, Parameter};
+pub use trigger::Trigger;
 
 use crate::config::CameraConfig;
 use crate::inspection::{Frame, FrameId, NotInspected, PartSource, Stamp};
@@ -45,9 +49,12 @@ pub struct LostFrame {
     pub part_id: Option<Arc<str>>,
     /// What the identity comes from.
     pub part_source: PartSource,
+    /// Number of the trigger at this camera, where the camera is triggered.
+    pub trigger: Option<u64>,
     /// How long after capture a decision is useful; none means always.
     pub deadline: Option<Duration>,
-    /// `lost` (torn, dropped, overtaken), `shed` (the channel was full) or `stopped`.
+    /// `lost` (torn, dropped, overtaken; a trigger while the camera was gone), `shed` (the channel
+    /// was full, or too many triggers waited), `no_frame` (triggered in vain) or `stopped`.
     pub cause: NotInspected,
 }
 
@@ -82,6 +89,21 @@ pub enum CaptureEvent {
 pub struct Capture {
     stop: Arc<supervisor::Stop>,
     threads: Vec<JoinHandle<()>>,
+    feeds: Vec<Arc<feed::Feed>>,
+}
+
+/// Triggers cameras by software. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shutter(Vec<Arc<feed::Feed>>);
+
+impl Shutter {
+    /// Has the named camera take the part's frames next. What cannot be taken is told as
+    /// [`CaptureEvent::Lost`]; an unknown camera takes none.
+    pub fn trigger(&self, camera: &str, trigger: Trigger) {
+        if let Some(feed) = self.0.iter().find(|feed| feed.is_of(camera)) {
+            feed.trigger(trigger);
+        }
+    }
 }
 
 impl Capture {
@@ -93,16 +115,23 @@ impl Capture {
     /// parameter or names an element that is not installed; a thread cannot be started.
     pub fn start(cameras: &[CameraConfig], events: &SyncSender<CaptureEvent>) -> Result<Self, CaptureError> {
         let plans = cameras.iter().map(pipeline::Plan::new).collect::<Result<Vec<_>, _>>()?;
-        let mut capture = Self { stop: Arc::default(), threads: Vec::with_capacity(plans.len()) };
+        let mut capture = Self { stop: Arc::default(), threads: Vec::new(), feeds: Vec::new() };
         for plan in plans {
-            let (events, stop, name) = (events.clone(), capture.stop.clone(), plan.camera.clone());
+            let (stop, name) = (capture.stop.clone(), plan.camera.clone());
+            let feed = Arc::new(feed::Feed::new(&plan, events));
+            capture.feeds.push(feed.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("camera-{name}"))
-                .spawn(move || supervisor::supervise(&plan, &events, &stop))
+                .spawn(move || supervisor::supervise(&plan, &feed, &stop))
                 .map_err(|source| CaptureError::Thread { camera: name.to_string(), source })?;
             capture.threads.push(thread);
         }
         Ok(capture)
+    }
+
+    /// The way to trigger cameras. It holds the events' channel open as long as it lives.
+    pub fn shutter(&self) -> Shutter {
+        Shutter(self.feeds.clone())
     }
 
     /// Stops every camera and waits for its thread. When this returns, every frame that was
@@ -118,6 +147,7 @@ impl Capture {
                 tracing::error!("a camera's thread had panicked");
             }
         }
+        self.feeds.clear();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::inspection::{FrameId, PartSource, Stamp};
 
@@ -21,8 +21,21 @@ pub(super) struct Grabbed {
     pub(super) stamp: Stamp,
     /// Presentation time, nanoseconds.
     pub(super) pts: Option<u64>,
-    pub(super) part_id: Option<Arc<str>>,
-    pub(super) part_source: PartSource,
+    pub(super) part: PartMark,
+}
+
+/// Whose picture a frame is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PartMark {
+    pub(super) id: Option<Arc<str>>,
+    /// Number of the trigger, where the camera is triggered.
+    pub(super) trigger: Option<u64>,
+}
+
+impl PartMark {
+    pub(super) fn source(&self) -> PartSource {
+        if self.id.is_some() { PartSource::Trigger } else { PartSource::Counter }
+    }
 }
 
 /// Frames between first pad and appsink, in the order of grabbing.
@@ -33,19 +46,23 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// A number for a part that gets no frame.
+    pub(super) fn next(&mut self) -> FrameId {
+        self.last += 1;
+        FrameId(self.last)
+    }
+
+    /// The number that the next frame gets.
+    pub(super) fn upcoming(&self) -> u64 {
+        self.last + 1
+    }
+
     /// Numbers a frame that was just grabbed. Comes back with the frames that are given up
     /// because too many wait.
-    pub(super) fn grab(
-        &mut self,
-        stamp: Stamp,
-        pts: Option<u64>,
-        part_id: Option<Arc<str>>,
-        part_source: PartSource,
-    ) -> (FrameId, Option<Grabbed>) {
-        self.last += 1;
-        let id = FrameId(self.last);
+    pub(super) fn grab(&mut self, stamp: Stamp, pts: Option<u64>, part: PartMark) -> (FrameId, Option<Grabbed>) {
+        let id = self.next();
         let given_up = if self.waiting.len() >= MAX_PENDING { self.waiting.pop_front() } else { None };
-        self.waiting.push_back(Grabbed { id, stamp, pts, part_id, part_source });
+        self.waiting.push_back(Grabbed { id, stamp, pts, part });
         (id, given_up)
     }
 
@@ -86,6 +103,41 @@ impl Pending {
     }
 }
 
+/// How long one span of a [`CameraClock`]'s minimum lasts.
+const CLOCK_SPAN: Duration = Duration::from_secs(30);
+
+/// Places a camera's own clock on ours. What is known is the camera's time since its first frame,
+/// and when each frame arrived; transport only ever adds. So the frame that was fastest within the
+/// last one or two spans tells how far the clocks are apart, and what another one took longer than
+/// it is delay, not capture. The spans end so that a drift of the camera's clock is followed.
+#[derive(Debug, Default)]
+pub(super) struct CameraClock {
+    origin: Option<Instant>,
+    span_began: Option<Instant>,
+    /// Arrival since `origin` less the camera's time, nanoseconds: smallest of this span and of the
+    /// one before.
+    smallest: [Option<i128>; 2],
+}
+
+impl CameraClock {
+    /// When a frame was captured that arrived `now` and has this time on the camera's clock,
+    /// nanoseconds.
+    pub(super) fn captured(&mut self, now: Instant, camera_ns: u64) -> Instant {
+        let origin = *self.origin.get_or_insert(now);
+        let arrival = now.saturating_duration_since(origin).as_nanos() as i128;
+        let apart = arrival - i128::from(camera_ns);
+        let began = *self.span_began.get_or_insert(now);
+        if now.saturating_duration_since(began) >= CLOCK_SPAN {
+            self.span_began = Some(now);
+            self.smallest = [None, self.smallest[0]];
+        }
+        self.smallest[0] = Some(self.smallest[0].map_or(apart, |smallest| smallest.min(apart)));
+        let fastest = self.smallest.iter().flatten().min().copied().unwrap_or(apart);
+        let delay = Duration::from_nanos(u64::try_from(apart - fastest).unwrap_or(0));
+        now.checked_sub(delay).unwrap_or(now)
+    }
+}
+
 /// Whether the bytes of a compressed still picture reach its end. Decoders fill the rest of a
 /// torn JPEG with grey and call it a picture; here it is found out before.
 pub(super) fn is_whole(media: &str, bytes: &[u8]) -> bool {
@@ -106,14 +158,12 @@ pub(super) fn is_whole(media: &str, bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::inspection::TimeSource;
 
     fn grab(pending: &mut Pending, at: Instant, pts: Option<u64>) -> u64 {
         let stamp = Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival };
-        pending.grab(stamp, pts, None, PartSource::Counter).0.0
+        pending.grab(stamp, pts, PartMark::default()).0.0
     }
 
     fn ids(frames: &[Grabbed]) -> Vec<u64> {
@@ -166,6 +216,20 @@ mod tests {
         assert_eq!(ids(&pending.expire(start + Duration::from_secs(1))), [1]);
         assert_eq!(ids(&pending.clear()), [2]);
         assert_eq!(grab(&mut pending, start, None), 3);
+    }
+
+    #[test]
+    fn a_cameras_clock_tells_capture_from_delay_and_its_drift_is_followed() {
+        let (start, mut clock) = (Instant::now(), CameraClock::default());
+        let ms = Duration::from_millis;
+        // The camera's clock runs 100 ppm fast; every third frame is 40 ms late.
+        for n in 0..6000u64 {
+            let captured = start + ms(20 * n);
+            let late = ms(if n % 3 == 1 { 45 } else { 5 });
+            let told = clock.captured(captured + late, 20_000_000 * n + 2_000 * n);
+            let off = told.saturating_duration_since(captured);
+            assert!(off <= ms(12), "frame {n} is off by {off:?}");
+        }
     }
 
     #[test]

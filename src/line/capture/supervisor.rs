@@ -1,22 +1,21 @@
 //! Keeps one camera running: watches its graph's bus and its frames, takes it down and builds it
 //! again.
 
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::CaptureEvent;
-use super::pipeline::{Feed, Graph, Plan};
+use super::feed::Feed;
+use super::pipeline::{Graph, Plan};
 use crate::inspection::NotInspected;
 
 /// Pause before the first attempt to build a lost camera again; doubles with every attempt that
 /// brings no frame.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long one look at the bus lasts, so that stopping and the watchdog are noticed.
 const LOOK: Duration = Duration::from_millis(20);
 /// A camera that plays so long without fault counts as up, even if its trigger is silent.
@@ -59,15 +58,14 @@ enum End {
 }
 
 /// Runs one camera until it is told to stop or its stream has ended.
-pub(super) fn supervise(plan: &Plan, events: &SyncSender<CaptureEvent>, stop: &Stop) {
-    let feed = Arc::new(Feed::new(plan, events));
+pub(super) fn supervise(plan: &Plan, feed: &Arc<Feed>, stop: &Stop) {
     let mut pause = FIRST_PAUSE;
     let mut position = 0;
     loop {
         feed.begin();
-        let end = match plan.build(&feed, position) {
+        let end = match plan.build(feed, position) {
             Ok(graph) => {
-                let end = watch(plan, &graph, &feed, stop);
+                let end = watch(plan, &graph, feed, stop);
                 position = if matches!(end, End::Over(_)) { 0 } else { graph.position() };
                 end
             }
@@ -136,6 +134,7 @@ fn watch(plan: &Plan, graph: &Graph, feed: &Feed, stop: &Stop) -> End {
         if let Some(limit) = now.checked_sub(transit) {
             feed.give_up_before(limit);
         }
+        feed.expire_triggers(now);
         let quiet = now.saturating_duration_since(feed.last_arrival().unwrap_or(began));
         if let Some(watchdog) = plan.watchdog.filter(|watchdog| quiet >= *watchdog) {
             return End::Failed(format!("no frame for {} ms", watchdog.as_millis()));

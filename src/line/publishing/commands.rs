@@ -9,10 +9,11 @@ use super::now_us;
 pub(super) const MAX_PAYLOAD: usize = 64 * 1024;
 /// MQTT 5 user property that carries the secret, where one is asked for.
 pub(super) const SECRET_PROPERTY: &str = "secret";
-/// Commands a second over a longer time.
-const RATE: f64 = 10.0;
-/// Commands at once.
-const BURST: f64 = 20.0;
+/// Commands a second over a longer time, and at once.
+pub(super) const COMMANDS: Rate = Rate { a_second: 10.0, at_once: 20.0 };
+/// Triggers likewise: far more than parts come on any line, and a bound on what a client gone wild
+/// may cost.
+pub(super) const TRIGGERS: Rate = Rate { a_second: 500.0, at_once: 500.0 };
 
 /// What a command may know.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub(super) fn answer(name: &str, payload: &[u8], station: &Station<'_>) -> Comma
             Ok(state) => done(name, state),
             Err(error) => refuse(name, error.to_string()),
         },
-        _ => refuse(name, "unknown command: there are ping and state".into()),
+        _ => refuse(name, "unknown command: there are ping, state and trigger".into()),
     }
 }
 
@@ -67,27 +68,35 @@ fn done(name: &str, result: serde_json::Value) -> CommandReply {
     CommandReply { command: name.into(), ok: true, result: Some(result), error: None }
 }
 
-fn refuse(name: &str, error: String) -> CommandReply {
+pub(super) fn refuse(name: &str, error: String) -> CommandReply {
     // A name is as long as a topic may be; a reply need not repeat all of it.
     CommandReply { command: name.chars().take(64).collect(), ok: false, result: None, error: Some(error) }
 }
 
-/// Lets [`BURST`] commands through at once and [`RATE`] a second over time.
+/// How many may pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rate {
+    a_second: f64,
+    at_once: f64,
+}
+
+/// Lets so many through at once and a second over time.
 #[derive(Debug)]
 pub(super) struct Bucket {
+    rate: Rate,
     tokens: f64,
     filled: Instant,
 }
 
 impl Bucket {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { tokens: BURST, filled: now }
+    pub(super) fn new(rate: Rate, now: Instant) -> Self {
+        Self { rate, tokens: rate.at_once, filled: now }
     }
 
     /// Whether one more may pass at `now`.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let seconds = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + seconds * RATE).min(BURST);
+        self.tokens = (self.tokens + seconds * self.rate.a_second).min(self.rate.at_once);
         self.filled = now;
         let pass = self.tokens >= 1.0;
         if pass {
@@ -105,7 +114,7 @@ mod tests {
     #[test]
     fn a_flood_of_commands_is_cut_to_the_rate() {
         let start = Instant::now();
-        let mut bucket = Bucket::new(start);
+        let mut bucket = Bucket::new(COMMANDS, start);
         let passed = (0..1000u32).filter(|n| bucket.take(start + Duration::from_millis(10) * *n)).count();
         // 20 at once and 10 a second for 9.99 seconds.
         assert!((118..=120).contains(&passed), "{passed}");

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 
+use super::trigger::TriggerCommand;
 use crate::inspection::{Decision, ModelIdentity};
 
 /// States of the station after OPC 40100-1 (machine vision).
@@ -97,6 +98,9 @@ pub struct Stats {
     /// Decisions that neither the outbox nor the broker took.
     #[serde(default)]
     pub lost: u64,
+    /// Combined verdicts about parts, not among the decisions.
+    #[serde(default)]
+    pub parts: u64,
     /// Batches scored.
     pub batches: u64,
     /// Frames a second since the last message.
@@ -107,6 +111,20 @@ pub struct Stats {
     pub latency_p99_ms: f64,
     /// Frames per camera.
     pub cameras: BTreeMap<String, u64>,
+    /// What was missed per camera that was ever gone.
+    #[serde(default)]
+    pub gaps: BTreeMap<String, Gaps>,
+}
+
+/// The times in which a camera was gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Gaps {
+    /// How often it was lost.
+    pub losses: u64,
+    /// How long it was gone altogether, milliseconds; an ongoing gap counts up to now.
+    pub gone_ms: u64,
+    /// Frames and triggered parts that got lost, with it or on their way; each has its decision.
+    pub lost: u64,
 }
 
 /// Payload of a reply to a command.
@@ -135,18 +153,30 @@ pub enum Message {
     Stats,
     /// On the requester's response topic.
     Reply,
+    /// To the line on `cmd/trigger`.
+    Trigger,
+    /// On `{part}/part`.
+    Part,
 }
 
 /// JSON schema (draft 2020-12) of a message as this program writes it. A later version may add
 /// fields, so unknown ones are allowed.
 pub fn schema(message: Message) -> serde_json::Value {
     let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
-    match message {
-        Message::Decision => generator.into_root_schema_for::<Decision>(),
+    let mut schema = match message {
+        Message::Decision | Message::Part => generator.into_root_schema_for::<Decision>(),
+        Message::Trigger => SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<TriggerCommand>(),
         Message::State => generator.into_root_schema_for::<StateMessage>(),
         Message::Model => generator.into_root_schema_for::<ModelMessage>(),
         Message::Stats => generator.into_root_schema_for::<Stats>(),
         Message::Reply => generator.into_root_schema_for::<CommandReply>(),
     }
-    .to_value()
+    .to_value();
+    // A part's verdict is a decision that always says what it was made of.
+    if message == Message::Part
+        && let Some(required) = schema["required"].as_array_mut()
+    {
+        required.push("combined".into());
+    }
+    schema
 }

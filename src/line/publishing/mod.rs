@@ -26,8 +26,10 @@ mod session;
 mod shared;
 mod subscriber;
 mod topics;
+mod trigger;
 
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,9 +44,10 @@ use broker::EmbeddedBroker;
 use shared::{Order, Shared};
 
 pub use error::PublishingError;
-pub use message::{CommandReply, Message, ModelMessage, StateMessage, StationState, Stats, schema};
+pub use message::{CommandReply, Gaps, Message, ModelMessage, StateMessage, StationState, Stats, schema};
 pub use subscriber::{Observation, Subscriber, SubscriberOptions};
 pub use topics::Topics;
+pub use trigger::{ReplyTo, TriggerCommand, TriggerRequest};
 
 /// Payload of `availability` while the line runs.
 pub const ONLINE: &str = "online";
@@ -183,6 +186,17 @@ impl Delivery {
     /// Publishes counters.
     pub fn set_stats(&self, stats: &Stats) {
         self.shared.set_stats(stats.clone());
+    }
+
+    /// Has triggers handed to the line from now on; a full channel refuses them, which the
+    /// requester is told.
+    pub fn hand_triggers_to(&self, line: SyncSender<TriggerRequest>) {
+        self.shared.set_trigger_line(line);
+    }
+
+    /// Answers a command. Not kept while the broker is away: what matters is the decision, which is.
+    pub fn reply(&self, to: ReplyTo, reply: CommandReply) {
+        self.shared.reply(to, reply);
     }
 
     /// What was done so far.

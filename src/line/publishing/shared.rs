@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::message::{ModelMessage, StateMessage, Stats};
+use super::message::{CommandReply, ModelMessage, StateMessage, Stats};
+use super::trigger::{ReplyTo, TriggerRequest};
 use super::{DeliveryCounters, StationState};
 use crate::inspection::Decision;
 
@@ -15,6 +17,8 @@ use crate::inspection::Decision;
 const STATES: usize = 16;
 /// Decisions that the outbox did not take and that wait to be published at most.
 const DIRECT: usize = 256;
+/// Replies that wait to be said at most; beyond, the oldest are left out.
+const REPLIES: usize = 256;
 
 /// What the publishing thread shall do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,6 +42,8 @@ struct Slots {
     unsaid_model: bool,
     unsaid_stats: Option<Stats>,
     direct: VecDeque<Decision>,
+    replies: VecDeque<(ReplyTo, CommandReply)>,
+    trigger_line: Option<SyncSender<TriggerRequest>>,
 }
 
 /// What is new since the publishing thread last looked.
@@ -46,6 +52,7 @@ pub(super) struct News {
     pub(super) states: Vec<StateMessage>,
     pub(super) model: Option<ModelMessage>,
     pub(super) stats: Option<Stats>,
+    pub(super) replies: Vec<(ReplyTo, CommandReply)>,
 }
 
 /// Shared between the line's threads and the publishing thread. Every part is bounded.
@@ -143,7 +150,27 @@ impl Shared {
         let states = if new_connection { slots.state.clone().into_iter().collect() } else { unsaid };
         let model = slots.model.clone().filter(|_| new_connection || slots.unsaid_model);
         slots.unsaid_model = false;
-        News { states, model, stats: slots.unsaid_stats.take() }
+        let replies = slots.replies.drain(..).collect();
+        News { states, model, stats: slots.unsaid_stats.take(), replies }
+    }
+
+    pub(super) fn set_trigger_line(&self, line: SyncSender<TriggerRequest>) {
+        self.slots().trigger_line = Some(line);
+    }
+
+    pub(super) fn trigger_line(&self) -> Option<SyncSender<TriggerRequest>> {
+        self.slots().trigger_line.clone()
+    }
+
+    pub(super) fn reply(&self, to: ReplyTo, reply: CommandReply) {
+        let mut slots = self.slots();
+        slots.replies.push_back((to, reply));
+        let left_out = (slots.replies.len() > REPLIES).then(|| slots.replies.pop_front()).flatten();
+        drop(slots);
+        if let Some((to, _)) = left_out {
+            tracing::warn!(topic = to.topic, "reply left out: too many wait for the broker");
+        }
+        self.wake.notify_one();
     }
 
     /// The last state that was set.

@@ -27,6 +27,11 @@ impl Topics {
         format!("{}/{camera}/decision", self.base)
     }
 
+    /// Combined verdicts about a part; QoS 1, not retained.
+    pub fn part(&self, part: &str) -> String {
+        format!("{}/{part}/part", self.base)
+    }
+
     /// The last decision of a camera; retained.
     pub fn last(&self, camera: &str) -> String {
         format!("{}/{camera}/last", self.base)

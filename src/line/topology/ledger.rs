@@ -15,11 +15,6 @@ pub(super) fn key(frame: &Frame) -> Key {
     (frame.camera.clone(), frame.id)
 }
 
-/// When a decision about the frame stops being useful.
-pub(super) fn deadline(frame: &Frame) -> Option<Instant> {
-    frame.deadline.map(|deadline| frame.captured.monotonic + deadline)
-}
-
 /// The open frames, also in the order of their deadlines.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -31,7 +26,7 @@ impl Ledger {
     /// Enters a frame that needs a decision.
     pub(super) fn open(&mut self, frame: Frame) {
         let key = key(&frame);
-        if let Some(deadline) = deadline(&frame) {
+        if let Some(deadline) = frame.due() {
             self.deadlines.insert((deadline, key.clone()));
         }
         self.open.insert(key, frame);
@@ -40,7 +35,7 @@ impl Ledger {
     /// Takes a frame out to decide about it; none where somebody else has.
     pub(super) fn close(&mut self, key: &Key) -> Option<Frame> {
         let frame = self.open.remove(key)?;
-        if let Some(deadline) = deadline(&frame) {
+        if let Some(deadline) = frame.due() {
             self.deadlines.remove(&(deadline, key.clone()));
         }
         Some(frame)
@@ -88,6 +83,7 @@ mod tests {
             id: FrameId(id),
             part_id: None,
             part_source: PartSource::None,
+            trigger: None,
             captured: Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival },
             deadline: deadline_ms.map(Duration::from_millis),
             picture: Arc::new(CameraPicture::new(Size { width: 1, height: 1 }, PixelFormat::Rgb, vec![0; 3]).unwrap()),

@@ -14,15 +14,19 @@
 //! (the frame is not archived); the outbox keeps its own bound.
 
 mod error;
+mod judgement;
 mod keeper;
 mod latency;
 mod ledger;
 mod model;
+mod part_desk;
+mod parts;
 mod progress;
 mod pulse;
 mod recorder;
 mod station;
 mod threads;
+mod triggers;
 mod worker;
 
 use std::num::NonZeroUsize;
@@ -42,11 +46,12 @@ use super::outbox::Outbox;
 use super::publishing::{Delivery, StationState, Stats};
 use crate::config::{Broker, Config};
 use crate::inspection::{Decision, ModelIdentity, NotInspected};
+use judgement::Judgement;
 use keeper::Keeper;
 use ledger::{Ledger, key};
 use model::Loader;
 use progress::Progress;
-use recorder::{Judgement, Recorder};
+use recorder::Recorder;
 use station::Station;
 use threads::Threads;
 
@@ -121,12 +126,22 @@ impl Shared {
 
     fn event(&self, event: CaptureEvent) {
         match event {
-            CaptureEvent::Up { camera } => self.note(|station| station.camera_up(&camera)),
-            CaptureEvent::Down { camera, reason } => self.note(|station| station.camera_down(&camera, reason)),
+            CaptureEvent::Up { camera } => {
+                self.recorder.camera_back(&camera, Instant::now());
+                self.note(|station| station.camera_up(&camera));
+            }
+            CaptureEvent::Down { camera, reason } => {
+                let losses = self.recorder.camera_gone(&camera, Instant::now());
+                let again = if losses > 1 { format!(" (lost {losses} times so far)") } else { String::new() };
+                self.note(|station| station.camera_down(&camera, reason + &again));
+            }
             CaptureEvent::Ended { camera } => self.note(|station| station.camera_ended(&camera)),
             CaptureEvent::Lost(lost) => {
                 self.recorder.count_frame(&lost.camera);
                 let cause = lost.cause;
+                if cause == NotInspected::Lost {
+                    self.recorder.count_lost(&lost.camera);
+                }
                 self.recorder.record(lost, Judgement::not_inspected(cause));
             }
             CaptureEvent::Frame(frame) => {
@@ -226,7 +241,8 @@ impl Line {
             Duration::from_millis(batching.max_wait_ms),
             at_least_one(batching.queue_frames),
             cameras(),
-        );
+        )
+        .shedding(batching.shed);
         let shared = Arc::new(Shared {
             queue: BatchQueue::new(batcher),
             ledger: Mutex::default(),

@@ -1,5 +1,6 @@
 //! Outcomes -> decision records: numbered without gaps, archived, counted, handed to delivery.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,71 +8,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ulid::Ulid;
 
+use super::judgement::{Judgement, Subject};
 use super::keeper::Keeper;
 use super::latency::Latencies;
-use crate::bundle::ImageBoundary;
+use super::part_desk::PartDesk;
+use super::parts::Part;
+use super::triggers::TriggerDesk;
 use crate::config::{Config, Decisions, Policy, Station};
-use crate::inspection::{
-    AnomalyMap, CameraPicture, DECISION_SCHEMA_VERSION, Decision, Frame, FrameId, Latency, ModelIdentity, NotInspected,
-    Outcome, PartSource, Stamp, Verdict,
-};
-use crate::line::capture::LostFrame;
-use crate::line::publishing::{Delivery, Stats};
-
-/// What a decision is about.
-pub(super) struct Subject {
-    camera: Arc<str>,
-    id: FrameId,
-    part_id: Option<Arc<str>>,
-    part_source: PartSource,
-    captured: Stamp,
-    deadline: Option<Duration>,
-    picture: Option<Arc<CameraPicture>>,
-}
-
-impl From<Frame> for Subject {
-    fn from(frame: Frame) -> Self {
-        Self {
-            camera: frame.camera,
-            id: frame.id,
-            part_id: frame.part_id,
-            part_source: frame.part_source,
-            captured: frame.captured,
-            deadline: frame.deadline,
-            picture: Some(frame.picture),
-        }
-    }
-}
-
-impl From<LostFrame> for Subject {
-    fn from(lost: LostFrame) -> Self {
-        Self {
-            camera: lost.camera,
-            id: lost.id,
-            part_id: lost.part_id,
-            part_source: lost.part_source,
-            captured: lost.captured,
-            deadline: lost.deadline,
-            picture: None,
-        }
-    }
-}
-
-/// What was decided, by whom and how long it took.
-pub(super) struct Judgement {
-    pub(super) outcome: Outcome,
-    pub(super) map: Option<AnomalyMap>,
-    pub(super) model: Option<(ModelIdentity, ImageBoundary)>,
-    /// Queue, batch and infer times; the rest until the record is made is `decide`. None where
-    /// nothing was scored: all the time was spent waiting.
-    pub(super) latency: Option<Latency>,
-}
-
-impl Judgement {
-    pub(super) fn not_inspected(cause: NotInspected) -> Self {
-        Self { outcome: Outcome::not_inspected(cause), map: None, model: None, latency: None }
-    }
-}
+use crate::inspection::{CameraPicture, DECISION_SCHEMA_VERSION, Decision, Latency, PartSource, Verdict};
+use crate::line::publishing::{Delivery, Handing, Stats};
 
 struct State {
     sequence: u64,
@@ -79,6 +24,8 @@ struct State {
     /// Since the last message on `stats`.
     recent: Latencies,
     recent_frames: u64,
+    /// Cameras that are gone, and since when.
+    gone: HashMap<Arc<str>, Instant>,
     since: Instant,
     all: Latencies,
 }
@@ -105,11 +52,13 @@ pub(super) struct Recorder {
     keeper: Option<Keeper>,
     observer: Option<SyncSender<Decision>>,
     state: Mutex<State>,
+    pub(super) desk: TriggerDesk,
+    pub(super) parts: PartDesk,
     pub(super) not_archived: AtomicU64,
     pub(super) not_stored: AtomicU64,
 }
 
-fn utc_us() -> i64 {
+pub(super) fn utc_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
@@ -142,9 +91,12 @@ impl Recorder {
                 stats,
                 recent: Latencies::default(),
                 recent_frames: 0,
+                gone: HashMap::new(),
                 since: Instant::now(),
                 all: Latencies::default(),
             }),
+            desk: TriggerDesk::new(config),
+            parts: PartDesk::new(config),
             not_archived: AtomicU64::new(0),
             not_stored: AtomicU64::new(0),
         }
@@ -168,6 +120,29 @@ impl Recorder {
     /// Whether frames are archived, so that their maps are wanted.
     pub(super) fn archives(&self) -> bool {
         self.keeper.is_some()
+    }
+
+    /// A camera is gone; an attempt in vain to get it back is no second loss.
+    pub(super) fn camera_gone(&self, camera: &Arc<str>, now: Instant) -> u64 {
+        let mut state = self.lock();
+        let first = !state.gone.contains_key(camera);
+        state.gone.entry(camera.clone()).or_insert(now);
+        let gaps = state.stats.gaps.entry(camera.to_string()).or_default();
+        gaps.losses += u64::from(first);
+        gaps.losses
+    }
+
+    /// A camera is there again.
+    pub(super) fn camera_back(&self, camera: &Arc<str>, now: Instant) {
+        let mut state = self.lock();
+        let Some(since) = state.gone.remove(camera) else { return };
+        let gone_ms = now.saturating_duration_since(since).as_millis() as u64;
+        state.stats.gaps.entry(camera.to_string()).or_default().gone_ms += gone_ms;
+    }
+
+    /// A frame or a triggered part was lost with its camera.
+    pub(super) fn count_lost(&self, camera: &str) {
+        self.lock().stats.gaps.entry(camera.to_owned()).or_default().lost += 1;
     }
 
     /// Counts a batch that was scored.
@@ -204,13 +179,9 @@ impl Recorder {
             frame: subject.id.0,
             part_id: subject.part_id.as_deref().map(Into::into),
             part_source: subject.part_source,
+            trigger: subject.trigger,
             verdict: outcome.verdict,
-            eject: match outcome.verdict {
-                Verdict::Accept => false,
-                Verdict::Reject => true,
-                Verdict::Suspect => self.policy.suspect == Policy::Reject,
-                Verdict::NotInspected => self.policy.not_inspected == Policy::Reject,
-            },
+            eject: self.eject(outcome.verdict),
             reasons: outcome.reasons,
             image_score: outcome.image_score,
             threshold: boundaries.map(|b| b.abnormal),
@@ -228,9 +199,38 @@ impl Recorder {
             age_ms: None,
             image_ref: None,
             heatmap_ref: None,
+            combined: None,
         };
         let place = self.archive_place(&mut decision, subject.picture.as_ref(), map.is_some());
         state.count(&decision, ms(spent));
+        let archived = place.map(|place| (place, decision.clone()));
+        let answer = self.desk.decided(&decision);
+        let part = self.parts.vote(&decision, subject.captured);
+        let handing = self.hand_over(decision);
+        let combined = part.map(|part| self.record_part(&mut state, part));
+        // They have their places: others need not wait for these ones' commit.
+        drop(state);
+        self.commit(std::iter::once(handing).chain(combined));
+        if let Some((to, reply)) = answer {
+            self.delivery.reply(to, reply);
+        }
+        if let (Some((place, decision)), Some(picture)) = (archived, subject.picture) {
+            place.store(decision, picture, map);
+        }
+    }
+
+    /// What the line shall do with a part under the configured policy.
+    fn eject(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Accept => false,
+            Verdict::Reject => true,
+            Verdict::Suspect => self.policy.suspect == Policy::Reject,
+            Verdict::NotInspected => self.policy.not_inspected == Policy::Reject,
+        }
+    }
+
+    /// Tells onlookers, and gives the decision its place in the outbox.
+    fn hand_over(&self, decision: Decision) -> Handing<'_> {
         if let Some(observer) = &self.observer
             && let Err(TrySendError::Full(_)) = observer.try_send(decision.clone())
         {
@@ -243,17 +243,67 @@ impl Recorder {
             sequence = decision.sequence,
             "decision"
         );
-        let archived = place.map(|place| (place, decision.clone()));
-        let handing = self.delivery.begin(decision);
-        // It has its place: others need not wait for this one's commit.
+        self.delivery.begin(decision)
+    }
+
+    /// Waits until decisions stand in the outbox.
+    fn commit<'a>(&self, handed: impl IntoIterator<Item = Handing<'a>>) {
+        for handing in handed {
+            if let Err(error) = handing.finish() {
+                self.not_stored.fetch_add(1, Ordering::SeqCst);
+                tracing::error!(error = %super::describe(&error), "decision is not in the outbox");
+            }
+        }
+    }
+
+    /// Makes the records of parts whose window has ended.
+    pub(super) fn record_parts(&self, parts: Vec<Part>) {
+        let mut state = self.lock();
+        let handed: Vec<_> = parts.into_iter().map(|part| self.record_part(&mut state, part)).collect();
         drop(state);
-        if let Err(error) = handing.finish() {
-            self.not_stored.fetch_add(1, Ordering::SeqCst);
-            tracing::error!(error = %super::describe(&error), "decision is not in the outbox");
-        }
-        if let (Some((place, decision)), Some(picture)) = (archived, subject.picture) {
-            place.store(decision, picture, map);
-        }
+        self.commit(handed);
+    }
+
+    /// A combined verdict is a decision like any other: numbered, durable, replayed.
+    fn record_part(&self, state: &mut State, part: Part) -> Handing<'_> {
+        let spent = part.captured.monotonic.elapsed();
+        state.sequence += 1;
+        state.stats.parts += 1;
+        let decided_us = utc_us();
+        self.hand_over(Decision {
+            schema_version: DECISION_SCHEMA_VERSION,
+            result_id: Ulid::generate().to_string(),
+            boot_id: self.boot_id.clone(),
+            sequence: state.sequence,
+            site: self.station.site.clone(),
+            line: self.station.line.clone(),
+            station: self.station.station.clone(),
+            camera: part.name.to_string(),
+            frame: state.stats.parts,
+            part_source: if part.part_id.is_some() { PartSource::Trigger } else { PartSource::Counter },
+            part_id: part.part_id.as_deref().map(Into::into),
+            trigger: None,
+            verdict: part.verdict,
+            eject: self.eject(part.verdict),
+            reasons: part.reasons,
+            image_score: None,
+            threshold: None,
+            boundary: None,
+            regions: Vec::new(),
+            model: None,
+            captured_us: part.captured.utc_us,
+            captured_source: part.captured.source,
+            decided_us,
+            published_us: decided_us,
+            latency: Latency { queue_ms: ms(spent), ..Latency::default() },
+            deadline_ms: Some(part.window.as_millis() as u64),
+            deadline_met: Some(spent <= part.window),
+            replayed: false,
+            age_ms: None,
+            image_ref: None,
+            heatmap_ref: None,
+            combined: Some(part.combined),
+        })
     }
 
     /// Names the archived files in a decision that is to be kept and has a place in the queue.
@@ -285,7 +335,12 @@ impl Recorder {
         let delivery = self.delivery.counters();
         let mut state = self.lock();
         let seconds = state.since.elapsed().as_secs_f64();
+        let mut gaps = state.stats.gaps.clone();
+        for (camera, since) in &state.gone {
+            gaps.entry(camera.to_string()).or_default().gone_ms += since.elapsed().as_millis() as u64;
+        }
         let stats = Stats {
+            gaps,
             acknowledged: delivery.acknowledged,
             outbox: delivery.waiting,
             outbox_oldest_age_s: delivery.oldest_age.map(|age| age.as_secs_f64()),

@@ -9,11 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::error::LineError;
+use super::judgement::Judgement;
 use super::model::{self, ActiveModel, Loader, Successor};
 use super::progress::Stage;
 use super::pulse::StopFlag;
-use super::recorder::Judgement;
-use super::{Shared, worker};
+use super::{Shared, triggers, worker};
 use crate::config::Config;
 use crate::inspection::NotInspected;
 use crate::line::capture::{Capture, CaptureEvent};
@@ -31,6 +31,8 @@ const EVENTS: usize = 64;
 pub(super) struct Threads {
     shared: Arc<Shared>,
     capture: Option<Capture>,
+    triggers: Option<JoinHandle<()>>,
+    no_triggers: Arc<StopFlag>,
     intake: Option<JoinHandle<()>>,
     worker: Option<JoinHandle<()>>,
     attendants: Vec<JoinHandle<()>>,
@@ -48,6 +50,8 @@ impl Threads {
         let mut threads = Self {
             shared: shared.clone(),
             capture: None,
+            triggers: None,
+            no_triggers: Arc::default(),
             intake: None,
             worker: None,
             attendants: Vec::new(),
@@ -67,6 +71,10 @@ impl Threads {
         threads.attendants.push(spawn("deadlines", move || {
             keep(&deadlines, "deadlines", || worker::keep_deadlines(&deadlines));
         })?);
+        if shared.recorder.parts.is_used() {
+            let parts = shared.clone();
+            threads.attendants.push(spawn("parts", move || keep(&parts, "parts", || tell_parts(&parts)))?);
+        }
         if loader.registry().is_some() {
             let (watched, stop) = (shared.clone(), threads.stop.clone());
             threads.attendants.push(spawn("model-watch", move || {
@@ -84,13 +92,25 @@ impl Threads {
         threads.intake = Some(spawn("intake", move || {
             keep(&intake, "intake", || take_in(&intake, &receiver));
         })?);
-        threads.capture = Some(Capture::start(&config.camera, &sender).map_err(Box::new)?);
+        let capture = threads.capture.insert(Capture::start(&config.camera, &sender).map_err(Box::new)?);
+        if shared.recorder.desk.is_used() {
+            let (shutter, line, stop) = (capture.shutter(), shared.clone(), threads.no_triggers.clone());
+            let (sender, requests) = sync_channel(triggers::WAITING);
+            shared.delivery.hand_triggers_to(sender);
+            threads.triggers = Some(spawn("triggers", move || {
+                keep(&line, "triggers", || {
+                    triggers::carry_out(&line.recorder.desk, &line.delivery, &requests, &shutter, &stop);
+                });
+            })?);
+        }
         Ok(threads)
     }
 
     /// Ends every thread in the order of the flow, so that each frame has its decision and each
     /// kept frame is on the disk.
     pub(super) fn end(&mut self) {
+        self.no_triggers.now();
+        join(self.triggers.take());
         if let Some(capture) = self.capture.take() {
             capture.stop();
         }
@@ -102,12 +122,15 @@ impl Threads {
         shared.deadlines_changed.notify_all();
         self.stop.now();
         self.attendants.drain(..).for_each(|thread| join(Some(thread)));
-        // Nothing is left here unless a thread died.
+        // What is left waits for its deadline in vain, or a thread died.
         let left = shared.ledger().close_all();
         for frame in left {
-            tracing::error!(camera = %frame.camera, frame = frame.id.0, "frame left without a decision");
-            shared.recorder.record(frame, Judgement::not_inspected(NotInspected::Stopped));
+            // One that could not make its deadline would have been told there.
+            let cause = if frame.due().is_some() { NotInspected::Late } else { NotInspected::Stopped };
+            tracing::warn!(camera = %frame.camera, frame = frame.id.0, ?cause, "frame not inspected before the end");
+            shared.recorder.record(frame, Judgement::not_inspected(cause));
         }
+        shared.recorder.record_parts(shared.recorder.parts.close());
         shared.recorder.finish_archive();
     }
 }
@@ -150,6 +173,16 @@ fn join(thread: Option<JoinHandle<()>>) {
     let name = thread.thread().name().unwrap_or_default().to_owned();
     if thread.join().is_err() {
         tracing::error!(thread = name, "a thread of the line had panicked");
+    }
+}
+
+/// Publishes parts whose window ends before they are complete.
+fn tell_parts(shared: &Shared) {
+    while !shared.is_stopping() {
+        let due = shared.recorder.parts.wait_due();
+        if !due.is_empty() {
+            shared.recorder.record_parts(due);
+        }
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::ledger::{deadline, key};
+use super::judgement::Judgement;
+use super::ledger::key;
 use super::model::{ActiveModel, Loader, Successor};
 use super::progress::Stage;
-use super::recorder::{Judgement, ms};
+use super::recorder::ms;
 use crate::decision::Decider;
 use crate::inspection::{Latency, NotInspected};
 use crate::line::batching::{Batch, Batched, Taken};
@@ -109,7 +110,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batc
         if !shared.ledger().is_open(&key(&one.frame)) {
             continue;
         }
-        if deadline(&one.frame).is_some_and(|deadline| deadline <= now) {
+        if one.frame.due().is_some_and(|deadline| deadline <= now) {
             shared.conclude(&key(&one.frame), Judgement::not_inspected(NotInspected::Late));
             continue;
         }
@@ -132,6 +133,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batc
     if let Err(problem) = &together {
         tracing::warn!(frames = ready.len(), problem, "batch not scored: every frame is tried alone");
     }
+    let frames = ready.len();
     let mut works = together.is_ok();
     let mut scored = Instant::now();
     for (place, one) in ready.into_iter().enumerate() {
@@ -155,7 +157,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batc
                 continue;
             }
         };
-        let late = deadline(&one.frame).is_some_and(|deadline| deadline <= Instant::now());
+        let late = one.frame.due().is_some_and(|deadline| deadline <= Instant::now());
         let judgement = if late {
             Judgement::not_inspected(NotInspected::Late)
         } else {
@@ -173,6 +175,7 @@ fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batc
             shared.late_results.fetch_add(1, Ordering::SeqCst);
         }
     }
+    shared.queue.observe(frames, now.elapsed());
     works
 }
 

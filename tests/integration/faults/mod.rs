@@ -3,9 +3,11 @@
 
 mod account;
 mod broker;
+mod cameras;
 mod killed;
 mod network;
 mod outbox;
+mod overload;
 
 /// How often or how long: `short` with the other tests, `long` with `LINEGATE_FAULTS=long`.
 pub(crate) fn extent(short: u64, long: u64) -> u64 {

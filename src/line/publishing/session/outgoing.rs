@@ -87,7 +87,10 @@ impl Session<'_> {
         decision.published_us = now_us();
         decision.replayed = replayed;
         decision.age_ms = replayed.then(|| ((decision.published_us - decision.decided_us).max(0) / 1000) as u64);
-        let topic = speaker.topics.decision(&decision.camera);
+        let topic = match decision.combined {
+            Some(_) => speaker.topics.part(&decision.camera),
+            None => speaker.topics.decision(&decision.camera),
+        };
         let Some(payload) = fit(&mut decision, self.max_packet.saturating_sub(topic.len() + 64)) else {
             tracing::error!(
                 result_id = decision.result_id,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::commands::Bucket;
+use super::super::commands::{Bucket, COMMANDS, TRIGGERS};
 use super::super::credentials::CommandSecret;
 use super::super::shared::Shared;
 use super::super::topics::Topics;
@@ -33,6 +33,7 @@ pub(in super::super) struct Speaker {
     pub(super) inherited: i64,
     /// Connections made so far.
     pub(super) connections: u64,
+    pub(super) trigger_bucket: Bucket,
 }
 
 impl Speaker {
@@ -45,6 +46,7 @@ impl Speaker {
         subscriber_wait: Duration,
         command_secret: Option<CommandSecret>,
     ) -> Self {
+        let now = Instant::now();
         Self {
             inherited: outbox.newest_row(),
             shared,
@@ -54,7 +56,8 @@ impl Speaker {
             expiry_s,
             published_row: 0,
             last_rows: HashMap::new(),
-            bucket: Bucket::new(Instant::now()),
+            bucket: Bucket::new(COMMANDS, now),
+            trigger_bucket: Bucket::new(TRIGGERS, now),
             command_secret,
             subscriber_wait,
             heard: HashSet::new(),

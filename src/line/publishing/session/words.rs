@@ -7,7 +7,9 @@ use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
 use serde::Serialize;
 
 use super::super::commands;
+use super::super::message::CommandReply;
 use super::super::shared::News;
+use super::super::trigger::{self, ReplyTo, TriggerRequest};
 use super::{RESERVE, Sent, Session};
 use crate::inspection::Decision;
 
@@ -25,6 +27,13 @@ impl Session<'_> {
             let topic = self.speaker.topics.stats();
             // Counters are repeated in seconds; one that does not get through is no loss.
             drop(self.client.try_publish_with_properties(topic, QoS::AtMostOnce, false, payload, json_properties()));
+        }
+        self.say_replies(news.replies);
+    }
+
+    pub(super) fn say_replies(&mut self, replies: Vec<(ReplyTo, CommandReply)>) {
+        for (to, reply) in replies {
+            self.say_reply(to, &reply);
         }
     }
 
@@ -50,6 +59,10 @@ impl Session<'_> {
             tracing::warn!(name, "retained command ignored: it would come again at every connection");
             return;
         }
+        let reply_to = self.reply_to(publish);
+        if name == "trigger" {
+            return self.trigger(&publish.payload, reply_to);
+        }
         if !self.speaker.bucket.take(Instant::now()) {
             tracing::warn!("command ignored: too many in a short time");
             return;
@@ -62,20 +75,52 @@ impl Session<'_> {
             });
         let reply = if may { commands::answer(name, &publish.payload, &station) } else { commands::forbid(name) };
         tracing::info!(command = reply.command, ok = reply.ok, "command answered");
-        let properties = publish.properties.as_ref();
-        let Some(topic) = properties.and_then(|given| given.response_topic.clone()) else { return };
+        if let Some(to) = reply_to {
+            self.say_reply(to, &reply);
+        }
+    }
+
+    /// Where the requester wants the answer, if that is a place to answer to.
+    fn reply_to(&self, publish: &Publish) -> Option<ReplyTo> {
+        let properties = publish.properties.as_ref()?;
+        let topic = properties.response_topic.clone()?;
         if !self.speaker.topics.may_reply_to(&topic) {
             tracing::warn!(topic, "reply not sent: the response topic is not one to reply to");
-            return;
+            return None;
         }
+        Some(ReplyTo { topic, correlation_data: properties.correlation_data.as_ref().map(|data| data.to_vec()) })
+    }
+
+    /// Hands a trigger to the line, which answers when the part is decided; refusals are answered
+    /// here.
+    fn trigger(&mut self, payload: &[u8], reply_to: Option<ReplyTo>) {
+        let allowed = self.speaker.trigger_bucket.take(Instant::now());
+        let handed = match trigger::read(payload) {
+            Ok(_) if !allowed => Err("too many triggers in a short time".to_owned()),
+            Ok(command) => {
+                let request = TriggerRequest { command, reply_to: reply_to.clone() };
+                trigger::hand_over(self.speaker.shared.trigger_line(), request)
+            }
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = handed {
+            tracing::error!(problem, "trigger refused: its part is not inspected");
+            if let Some(to) = reply_to {
+                self.say_reply(to, &commands::refuse("trigger", problem));
+            }
+        }
+    }
+
+    /// Publishes the answer to a command.
+    pub(super) fn say_reply(&mut self, to: ReplyTo, reply: &CommandReply) {
         if self.handed.len() + self.flying.len() >= self.window + RESERVE {
             tracing::warn!("reply not sent: the broker does not acknowledge");
             return;
         }
-        let correlation_data = properties.and_then(|given| given.correlation_data.clone());
+        let correlation_data = to.correlation_data.map(Into::into);
         let properties = PublishProperties { correlation_data, ..json_properties() };
-        let Ok(payload) = serde_json::to_vec(&reply) else { return };
-        if self.client.try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties).is_ok() {
+        let Ok(payload) = serde_json::to_vec(reply) else { return };
+        if self.client.try_publish_with_properties(to.topic, QoS::AtLeastOnce, false, payload, properties).is_ok() {
             self.handed.push_back(Sent::Word);
         }
     }

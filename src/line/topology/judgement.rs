@@ -1,0 +1,68 @@
+//! What a decision is about, and what was decided.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bundle::ImageBoundary;
+use crate::inspection::{
+    AnomalyMap, CameraPicture, Frame, FrameId, Latency, ModelIdentity, NotInspected, Outcome, PartSource, Stamp,
+};
+use crate::line::capture::LostFrame;
+
+/// What a decision is about.
+pub(super) struct Subject {
+    pub(super) camera: Arc<str>,
+    pub(super) id: FrameId,
+    pub(super) part_id: Option<Arc<str>>,
+    pub(super) part_source: PartSource,
+    pub(super) trigger: Option<u64>,
+    pub(super) captured: Stamp,
+    pub(super) deadline: Option<Duration>,
+    pub(super) picture: Option<Arc<CameraPicture>>,
+}
+
+impl From<Frame> for Subject {
+    fn from(frame: Frame) -> Self {
+        Self {
+            camera: frame.camera,
+            id: frame.id,
+            part_id: frame.part_id,
+            part_source: frame.part_source,
+            trigger: frame.trigger,
+            captured: frame.captured,
+            deadline: frame.deadline,
+            picture: Some(frame.picture),
+        }
+    }
+}
+
+impl From<LostFrame> for Subject {
+    fn from(lost: LostFrame) -> Self {
+        Self {
+            camera: lost.camera,
+            id: lost.id,
+            part_id: lost.part_id,
+            part_source: lost.part_source,
+            trigger: lost.trigger,
+            captured: lost.captured,
+            deadline: lost.deadline,
+            picture: None,
+        }
+    }
+}
+
+/// What was decided, by whom and how long it took.
+pub(super) struct Judgement {
+    pub(super) outcome: Outcome,
+    pub(super) map: Option<AnomalyMap>,
+    pub(super) model: Option<(ModelIdentity, ImageBoundary)>,
+    /// Queue, batch and infer times; the rest until the record is made is `decide`. None where
+    /// nothing was scored: all the time was spent waiting.
+    pub(super) latency: Option<Latency>,
+}
+
+impl Judgement {
+    pub(super) fn not_inspected(cause: NotInspected) -> Self {
+        Self { outcome: Outcome::not_inspected(cause), map: None, model: None, latency: None }
+    }
+}
