@@ -206,10 +206,7 @@ impl<'speaker> Session<'speaker> {
                 self.max_packet = self.max_packet.min(max_packet as usize);
             }
         }
-        // Acknowledged rows still on their way to the disk would be published again.
-        if let Err(error) = self.speaker.outbox.settle() {
-            tracing::error!(%error, "outbox could not settle");
-        }
+        self.read_again();
         self.replay_mark = self.speaker.outbox.newest_row();
         let now = Instant::now();
         let inherited = if self.speaker.connections == 0 { self.speaker.inherited } else { 0 };
@@ -232,10 +229,9 @@ impl<'speaker> Session<'speaker> {
         match sent {
             Sent::Row { row, camera } if taken => {
                 let somebody = ack.reason == PubAckReason::Success;
-                match self.listeners.answered(&camera, row, somebody, Instant::now()) {
-                    Answer::Stays => return,
-                    Answer::Resume => self.read_again(),
-                    Answer::Taken => {}
+                let answer = self.listeners.answered(&camera, row, somebody, Instant::now());
+                if answer == Answer::Stays {
+                    return;
                 }
                 if somebody {
                     self.speaker.heard.insert(camera);
@@ -243,6 +239,9 @@ impl<'speaker> Session<'speaker> {
                 self.speaker.shared.count_acknowledged();
                 if let Err(error) = self.speaker.outbox.remove(vec![row]) {
                     tracing::error!(%error, row, "acknowledged decision could not be removed from the outbox");
+                }
+                if answer == Answer::Resume {
+                    self.read_again();
                 }
             }
             Sent::Unstored(_) if taken => self.speaker.shared.count_acknowledged(),

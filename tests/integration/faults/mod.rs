@@ -3,9 +3,13 @@
 
 mod account;
 mod broker;
+mod disk;
+mod fuzz;
+mod inputs;
 mod killed;
 mod network;
 mod outbox;
+mod service;
 
 /// How often or how long: `short` with the other tests, `long` with `LINEGATE_FAULTS=long`.
 pub(crate) fn extent(short: u64, long: u64) -> u64 {

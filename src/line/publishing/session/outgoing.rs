@@ -60,6 +60,10 @@ impl Session<'_> {
 
     /// Begins again at the oldest row; what is under way is passed over.
     pub(super) fn read_again(&mut self) {
+        // Acknowledged rows still on their way to the disk would be published again.
+        if let Err(error) = self.speaker.outbox.settle() {
+            tracing::error!(%error, "outbox could not settle");
+        }
         self.page.clear();
         self.cursor = 0;
     }
