@@ -57,7 +57,7 @@ fn one(folder: &Path, seconds: u32, durability: Durability) -> anyhow::Result<Ou
         std::thread::sleep((Duration::from_secs(1) * number / RATE).saturating_sub(started.elapsed()));
     }
     outbox.settle()?;
-    let (wall, cpu) = (started.elapsed().as_secs_f64(), (cpu_time() - cpu).as_secs_f64());
+    let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_time().saturating_sub(cpu).as_secs_f64());
     waits.sort_by(f64::total_cmp);
     let quantile = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize];
     Ok(OutboxCost {
