@@ -14,6 +14,9 @@ use crate::line::outbox::Outbox;
 /// message or passed it on; one that dies in between would take it along.
 const HOLD: Duration = Duration::from_secs(2);
 
+/// Time between two removals: so many rows share a commit.
+const REMOVE: Duration = Duration::from_millis(100);
+
 /// What stays from one connection to the next.
 #[derive(Debug)]
 pub(in super::super) struct Speaker {
@@ -39,6 +42,7 @@ pub(in super::super) struct Speaker {
     pub(super) connections: u64,
     /// Rows acknowledged on this connection, and when; removed a while later.
     settled: VecDeque<(Instant, i64)>,
+    removed_at: Instant,
     /// Rows that were acknowledged on a connection that broke: they go out again, and count once.
     doubtful: HashSet<i64>,
 }
@@ -68,6 +72,7 @@ impl Speaker {
             heard: HashSet::new(),
             connections: 0,
             settled: VecDeque::new(),
+            removed_at: Instant::now(),
             doubtful: HashSet::new(),
         }
     }
@@ -93,6 +98,10 @@ impl Speaker {
 
     /// Removes what was acknowledged long enough ago; all of it where the connection ends in order.
     pub(super) fn forget(&mut self, now: Instant, all: bool) {
+        if !all && now.saturating_duration_since(self.removed_at) < REMOVE {
+            return;
+        }
+        self.removed_at = now;
         let old = |at: Instant| all || now.saturating_duration_since(at) >= HOLD;
         let count = self.settled.iter().take_while(|(at, _)| old(*at)).count();
         if count == 0 {
