@@ -5,6 +5,7 @@
 
 mod active;
 mod manifest;
+mod signature;
 mod store;
 
 pub use active::{ACTIVE_FILE, read_active};
@@ -12,6 +13,7 @@ pub use manifest::{
     BUNDLE_SCHEMA_VERSION, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelCalibration, LevelShape,
     Manifest, Phase, Preprocessing, Provenance, UsedDefect,
 };
+pub use signature::{SIGNATURE_FILE, SignatureError, make_keys, sign, verify};
 pub use store::{Bundle, BundleError, BundleWriter, sha256_file, sha256_hex};
 
 /// Name of the model file inside a bundle.

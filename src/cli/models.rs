@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::bundle::Bundle;
+use crate::bundle::{self, Bundle};
 use crate::registry::{Activation, Listed, Registry};
 
 /// Arguments of `linegate models`.
@@ -43,6 +43,31 @@ enum Action {
         #[arg(long, default_value = "by hand")]
         reason: String,
     },
+    /// Make a pair of keys for signing bundles
+    Keys {
+        /// File for the private key, which stays with whoever releases models
+        #[arg(long, value_name = "FILE")]
+        private: PathBuf,
+        /// File for the public key, for `model.public_key_file` of the line
+        #[arg(long, value_name = "FILE")]
+        public: PathBuf,
+    },
+    /// Sign a bundle, before it is added
+    Sign {
+        /// Bundle folder
+        bundle: PathBuf,
+        /// File with the private key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Check a bundle's files and signature
+    Verify {
+        /// Bundle folder
+        bundle: PathBuf,
+        /// File with the public key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
     /// Make the version active that was active before
     Rollback,
     /// Show the manifest of a version
@@ -61,8 +86,30 @@ struct Overview {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    // Keys and signatures need no registry.
+    match &arguments.action {
+        Action::Keys { private, public } => {
+            bundle::make_keys(private, public)?;
+            println!("made {} (keep it secret) and {}", private.display(), public.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Action::Sign { bundle, key } => {
+            let bundle = Bundle::open(bundle)?;
+            bundle::sign(&bundle, key)?;
+            println!("signed {} {}", bundle.identity.name, bundle.identity.version);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Action::Verify { bundle, key } => {
+            let bundle = Bundle::open(bundle)?;
+            bundle::verify(&bundle, key)?;
+            println!("{} {} is whole and signed", bundle.identity.name, bundle.identity.version);
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
     let registry = Registry::open(&arguments.registry)?;
     match &arguments.action {
+        Action::Keys { .. } | Action::Sign { .. } | Action::Verify { .. } => {}
         Action::List => list(&registry, arguments.json)?,
         Action::Add { bundle, activate } => {
             let version = registry.add(bundle)?;

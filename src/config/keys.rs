@@ -107,6 +107,8 @@ pub(super) const LINE: &[Key] = &[
             must("directory", Kind::Path),
             may("quota_mib", Kind::Integer(1, 1_000_000_000)),
             may("accept_sample", SHARE),
+            may("min_free_mib", Kind::Integer(0, 1_000_000_000)),
+            may("min_memory_mib", Kind::Integer(0, 1_000_000)),
         ]),
     ),
     may("retrain", Kind::Table(RETRAIN)),
@@ -115,6 +117,7 @@ pub(super) const LINE: &[Key] = &[
 const MODEL: &[Key] = &[
     may("bundle", Kind::Path),
     may("registry", Kind::Path),
+    may("public_key_file", Kind::Path),
     may("providers", Kind::List(1, &Kind::Choice(&["tensorrt", "cuda", "openvino", "cpu"]))),
     may("required", Kind::Bool),
     may("threads", Kind::Integer(0, 256)),

@@ -78,6 +78,10 @@ pub struct ModelConfig {
     /// running.
     #[serde(default)]
     pub registry: Option<PathBuf>,
+    /// File with the public key that bundles must be signed with (`linegate models sign`); none takes
+    /// unsigned ones.
+    #[serde(default)]
+    pub public_key_file: Option<PathBuf>,
     /// Execution providers in order of preference.
     #[serde(default = "default_providers")]
     pub providers: Vec<ProviderName>,
@@ -376,6 +380,21 @@ pub struct Archive {
     /// Share of accepts that is kept too, 0 to 1.
     #[serde(default)]
     pub accept_sample: f64,
+    /// Space that the archive leaves free on its disk, MiB, 0 to 1000000000: below, frames are not
+    /// archived, so that the outbox has room.
+    #[serde(default = "default_min_free_mib")]
+    pub min_free_mib: u64,
+    /// Memory that must be available for a frame to be archived, MiB, 0 to 1000000.
+    #[serde(default = "default_min_memory_mib")]
+    pub min_memory_mib: u64,
+}
+
+fn default_min_free_mib() -> u64 {
+    512
+}
+
+fn default_min_memory_mib() -> u64 {
+    256
 }
 
 fn default_quota_mib() -> u64 {

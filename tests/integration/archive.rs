@@ -10,7 +10,7 @@ use ndarray::Array2;
 use crate::publishing::decision;
 
 fn settings(directory: &Path, quota_mib: u64, accept_sample: f64) -> config::Archive {
-    config::Archive { directory: directory.to_path_buf(), quota_mib, accept_sample }
+    config::Archive { directory: directory.to_path_buf(), quota_mib, accept_sample, min_free_mib: 0, min_memory_mib: 0 }
 }
 
 /// Noise does not compress: about three bytes a pixel on disk.

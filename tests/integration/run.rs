@@ -30,15 +30,20 @@ const SIZE: Size = Size { width: 48, height: 32 };
 /// A model whose log-likelihood is the brightness of each 16 × 16 square, calibrated so that 128
 /// scores 0 and every 10 less score 1 more: 128 is accepted, 113 suspect, 90 rejected.
 pub(crate) fn write_bundle(target: &Path, version: &str, mean: f32) {
-    let dims = [Open("batch"), Fixed(SIZE.height), Fixed(SIZE.width), Fixed(3)];
     let nodes = [
         onnx::node("Cast", "image", "real", &[("to", &[onnx::F32])]),
         onnx::node("Transpose", "real", "planes", &[("perm", &[0, 3, 1, 2])]),
         onnx::node("AveragePool", "planes", "pooled", &[("kernel_shape", &[16, 16]), ("strides", &[16, 16])]),
         onnx::node("ReduceMean", "pooled", "ll16", &[("axes", &[1]), ("keepdims", &[0])]),
     ];
+    write_bundle_of(target, version, mean, &nodes);
+}
+
+/// The same with another graph from `image` to `ll16`.
+pub(crate) fn write_bundle_of(target: &Path, version: &str, mean: f32, nodes: &[Vec<u8>]) {
+    let dims = [Open("batch"), Fixed(SIZE.height), Fixed(SIZE.width), Fixed(3)];
     let model = onnx::model(
-        &nodes,
+        nodes,
         &[onnx::tensor("image", onnx::U8, &dims)],
         &[onnx::tensor("ll16", onnx::F32, &[Open("batch"), Open("row"), Open("column")])],
         &[("linegate.bundle", "parts"), ("linegate.version", version)],
@@ -99,7 +104,7 @@ pub(crate) fn write_bundle(target: &Path, version: &str, mean: f32) {
 /// A folder with everything that a line needs, and the configuration's text.
 pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Site {

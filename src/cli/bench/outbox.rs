@@ -15,8 +15,8 @@ use crate::line::outbox::Outbox;
 
 /// Decisions a second.
 const RATE: u32 = 500;
-/// Acknowledged decisions are read and removed in groups of so many.
-const PAGE: usize = 64;
+/// Decisions are read and removed in groups of so many, as in a tenth of a second of a line.
+const PAGE: usize = 50;
 
 /// Cost of one durability.
 #[derive(Debug, Serialize)]
@@ -49,15 +49,14 @@ fn one(folder: &Path, seconds: u32, durability: Durability) -> anyhow::Result<Ou
         outbox.append(&decision)?;
         waits.push(since.elapsed().as_secs_f64() * 1000.0);
         if (number as usize).is_multiple_of(PAGE) {
-            for waiting in outbox.page(after, PAGE)? {
-                after = waiting.row;
-                outbox.remove(vec![waiting.row])?;
-            }
+            let rows: Vec<i64> = outbox.page(after, PAGE)?.iter().map(|waiting| waiting.row).collect();
+            after = rows.last().copied().unwrap_or(after);
+            outbox.remove(rows)?;
         }
         std::thread::sleep((Duration::from_secs(1) * number / RATE).saturating_sub(started.elapsed()));
     }
     outbox.settle()?;
-    let (wall, cpu) = (started.elapsed().as_secs_f64(), (cpu_time() - cpu).as_secs_f64());
+    let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_time().saturating_sub(cpu).as_secs_f64());
     waits.sort_by(f64::total_cmp);
     let quantile = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize];
     Ok(OutboxCost {

@@ -41,6 +41,12 @@ pub(super) fn check(config: &ModelConfig) -> Vec<Trial> {
             return trials;
         }
     };
+    if let Some(key) = &config.public_key_file
+        && let Err(error) = crate::bundle::verify(&bundle, key)
+    {
+        trials.push(Trial::error("model", error));
+        return trials;
+    }
     let identity = &bundle.identity;
     let options = session_options(config);
     trials.push(if trials[0].ok {

@@ -13,6 +13,7 @@
 //! record is complete.
 
 mod inventory;
+mod room;
 mod write;
 
 use std::io;
@@ -23,6 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::config;
 use crate::inspection::{AnomalyMap, Decision, Picture, PngError, Verdict};
 use inventory::{Inventory, Kept};
+pub use room::Room;
 
 /// Why the archive could not take a frame.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,8 @@
 //! - what is handed to the client at QoS 1 stands in one list; the packet numbers that the client
 //!   reports as it sends are dealt out to that list in order, and an acknowledged number leads
 //!   back to its row;
+//! - an acknowledged row stays two seconds longer and goes out again where the connection breaks in
+//!   that time: a broker acknowledges before it has saved a message or passed it on;
 //! - at every connection, whether the broker kept a session or not, publishing begins again at the
 //!   oldest row of the outbox;
 //! - after a connection was lost, a decision that the broker acknowledges without a subscriber is
@@ -202,7 +204,7 @@ impl Delivery {
     /// What was done so far.
     pub fn counters(&self) -> DeliveryCounters {
         DeliveryCounters {
-            waiting: self.outbox.len(),
+            waiting: self.outbox.len().saturating_sub(self.shared.held()),
             expired: self.outbox.expired(),
             expired_rejects: self.outbox.expired_rejects(),
             oldest_age: self.outbox.oldest_age(),

@@ -154,6 +154,8 @@ pub(super) async fn run(speaker: &mut Speaker, options: MqttOptions) -> (End, Op
         if let Some(end) = end {
             session.keep_unstored();
             if matches!(end, End::Stopped) {
+                let in_order = session.connected_at.is_some();
+                session.speaker.forget(Instant::now(), in_order);
                 session.speaker.lose_unstored();
             }
             return (end, session.connected_at);
@@ -206,10 +208,8 @@ impl<'speaker> Session<'speaker> {
                 self.max_packet = self.max_packet.min(max_packet as usize);
             }
         }
-        // Acknowledged rows still on their way to the disk would be published again.
-        if let Err(error) = self.speaker.outbox.settle() {
-            tracing::error!(%error, "outbox could not settle");
-        }
+        self.speaker.doubt();
+        self.read_again();
         self.replay_mark = self.speaker.outbox.newest_row();
         let now = Instant::now();
         let inherited = if self.speaker.connections == 0 { self.speaker.inherited } else { 0 };
@@ -232,17 +232,16 @@ impl<'speaker> Session<'speaker> {
         match sent {
             Sent::Row { row, camera } if taken => {
                 let somebody = ack.reason == PubAckReason::Success;
-                match self.listeners.answered(&camera, row, somebody, Instant::now()) {
-                    Answer::Stays => return,
-                    Answer::Resume => self.read_again(),
-                    Answer::Taken => {}
+                let answer = self.listeners.answered(&camera, row, somebody, Instant::now());
+                if answer == Answer::Stays {
+                    return;
                 }
                 if somebody {
                     self.speaker.heard.insert(camera);
                 }
-                self.speaker.shared.count_acknowledged();
-                if let Err(error) = self.speaker.outbox.remove(vec![row]) {
-                    tracing::error!(%error, row, "acknowledged decision could not be removed from the outbox");
+                self.speaker.settle(row, Instant::now());
+                if answer == Answer::Resume {
+                    self.read_again();
                 }
             }
             Sent::Unstored(_) if taken => self.speaker.shared.count_acknowledged(),
@@ -268,6 +267,7 @@ impl<'speaker> Session<'speaker> {
             let hopeless = stop.is_some_and(|until| now >= until || !self.speaker.has_decisions());
             return hopeless.then_some(End::Stopped);
         }
+        self.speaker.forget(now, false);
         match self.phase {
             Phase::Publishing => {
                 let news = self.speaker.shared.news(false);

@@ -67,11 +67,21 @@ pub(super) struct Shared {
     replayed: AtomicU64,
     lost: AtomicU64,
     turned: Mutex<Option<Instant>>,
+    /// Decisions in the outbox that are acknowledged and not yet removed.
+    held: AtomicU64,
 }
 
 impl Shared {
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn hold(&self, held: u64) {
+        self.held.store(held, Ordering::Release);
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
     }
 
     /// Says that the publishing thread gets on.

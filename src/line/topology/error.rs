@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::bundle::BundleError;
+use crate::bundle::{BundleError, SignatureError};
 use crate::line::archive::ArchiveError;
 use crate::line::capture::CaptureError;
 use crate::line::outbox::OutboxError;
@@ -62,6 +62,9 @@ pub enum ModelError {
     /// The bundle or the registry's pointer to it is not usable.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The bundle is not signed as the configuration wants it.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// ONNX Runtime refuses.
     #[error(transparent)]
     Scoring(#[from] ScoringError),

@@ -1,20 +1,24 @@
 //! Hands frames to the archive on a thread of its own.
 //!
 //! Policy when its queue is full: the frame is not archived, which is counted and logged, and the
-//! decision goes out without references. Inspection never waits for the disk.
+//! decision goes out without references. Inspection never waits for the disk. Where disk or memory run
+//! short it is the archive that goes without, first of all.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::error::LineError;
 use crate::config;
 use crate::inspection::{AnomalyMap, CameraPicture, Decision};
-use crate::line::archive::Archive;
+use crate::line::archive::{Archive, Room};
 
 /// Frames waiting for the disk at most.
 const QUEUE: usize = 16;
+/// Time between two looks at what disk and memory have left.
+const LOOK: Duration = Duration::from_secs(1);
 
 struct Kept {
     decision: Decision,
@@ -26,6 +30,10 @@ struct Kept {
 pub(super) struct Keeper {
     /// Names only: the archive that writes is busy in its thread while names are needed here.
     names: Archive,
+    /// Whether disk or memory run short, as last seen.
+    short: Arc<AtomicBool>,
+    /// Ends the look-out when it is dropped.
+    _look_out: SyncSender<()>,
     sender: Mutex<Option<SyncSender<Kept>>>,
     waiting: Arc<AtomicUsize>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -66,7 +74,15 @@ impl Keeper {
             .name("archive".into())
             .spawn(store)
             .map_err(|source| LineError::Thread { name: "archive", source })?;
-        Ok(Self { names, sender: Mutex::new(Some(sender)), waiting, thread: Mutex::new(Some(thread)) })
+        let (short, look_out) = look_out(config)?;
+        Ok(Self {
+            names,
+            short,
+            _look_out: look_out,
+            sender: Mutex::new(Some(sender)),
+            waiting,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Names for a decision that is to be kept.
@@ -74,8 +90,11 @@ impl Keeper {
         self.names.references(decision)
     }
 
-    /// A place in the queue, while one is free.
+    /// A place in the queue, while one is free and there is room on the machine.
     pub(super) fn reserve(&self) -> Option<Place<'_>> {
+        if self.short.load(Ordering::SeqCst) {
+            return None;
+        }
         let taken = self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < QUEUE).then_some(n + 1));
         taken.ok().map(|_| Place { keeper: self, used: false })
     }
@@ -88,6 +107,34 @@ impl Keeper {
             tracing::error!("the archive's thread had panicked");
         }
     }
+}
+
+/// Looks at disk and memory on a thread of its own, which nobody waits for: a network disk may hang.
+fn look_out(config: &config::Archive) -> Result<(Arc<AtomicBool>, SyncSender<()>), LineError> {
+    let shortage = |config: &config::Archive| Room::look(&config.directory).shortage(config);
+    let tell = |known: Option<&String>, now: Option<&String>| match (known, now) {
+        (None, Some(what)) => tracing::error!(what, "frames are not archived, decisions go on"),
+        (Some(_), None) => tracing::info!("frames are archived again"),
+        _ => {}
+    };
+    let mut known = shortage(config);
+    tell(None, known.as_ref());
+    let short = Arc::new(AtomicBool::new(known.is_some()));
+    let (sender, end) = sync_channel(0);
+    let (config, told) = (config.clone(), short.clone());
+    let look = move || {
+        while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            let now = shortage(&config);
+            tell(known.as_ref(), now.as_ref());
+            told.store(now.is_some(), Ordering::SeqCst);
+            known = now;
+        }
+    };
+    std::thread::Builder::new()
+        .name("archive-room".into())
+        .spawn(look)
+        .map_err(|source| LineError::Thread { name: "archive-room", source })?;
+    Ok((short, sender))
 }
 
 impl Place<'_> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::error::ModelError;
 use super::pulse::StopFlag;
-use crate::bundle::{Bundle, Manifest, read_active};
+use crate::bundle::{self, Bundle, Manifest, read_active};
 use crate::config::{CameraConfig, ModelConfig, ProviderName};
 use crate::inspection::{ModelIdentity, Rectangle};
 use crate::scoring::{Model, Provider, SessionOptions};
@@ -38,6 +38,7 @@ impl ActiveModel {
 pub(super) struct Loader {
     bundle: Option<PathBuf>,
     registry: Option<PathBuf>,
+    public_key: Option<PathBuf>,
     options: SessionOptions,
     regions: Vec<(Arc<str>, Rectangle)>,
 }
@@ -53,6 +54,7 @@ impl Loader {
         Self {
             bundle: config.bundle.clone(),
             registry: config.registry.clone(),
+            public_key: config.public_key_file.clone(),
             options: SessionOptions {
                 providers: config.providers.iter().map(provider).collect(),
                 required: config.required,
@@ -85,6 +87,9 @@ impl Loader {
     /// Reads and verifies the bundle and makes a session of its own for it.
     pub(super) fn load(&self, path: &Path) -> Result<ActiveModel, ModelError> {
         let bundle = Bundle::open(path)?;
+        if let Some(key) = &self.public_key {
+            bundle::verify(&bundle, key)?;
+        }
         let model = Model::load(&bundle, &self.options)?;
         let with_region = |(camera, region): &(Arc<str>, Rectangle)| {
             let mut manifest = bundle.manifest.clone();

@@ -321,7 +321,7 @@ impl Recorder {
             tracing::warn!(
                 camera = decision.camera,
                 frame = decision.frame,
-                "archive queue full: frame not archived, decision without references"
+                "no room in the archive's queue, on its disk or in memory: frame not archived, decision without references"
             );
             return None;
         };

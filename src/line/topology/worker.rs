@@ -28,7 +28,7 @@ struct Desk {
 
 /// Batches that fail one after the other before the session is made anew.
 const FAILURES: u32 = 3;
-/// Pause before a session that could not be made is tried again.
+/// Time between two attempts to make a session anew.
 const LOAD_AGAIN: Duration = Duration::from_secs(2);
 
 /// Scores batches until the queue is closed and empty. Swaps models between two batches, and makes
@@ -57,7 +57,7 @@ pub(super) fn work(shared: &Shared, mut active: Option<ActiveModel>, loader: &Lo
         match (shared.queue.take(PATIENCE), &mut active) {
             (Taken::Batch(batch), Some(model)) => {
                 failures = if score(shared, model, &mut desk, batch) { 0 } else { failures + 1 };
-                if failures >= FAILURES {
+                if failures >= FAILURES && Instant::now() >= load_at {
                     tracing::error!(failures, "batch after batch fails: the session is made anew");
                     (active, failures) = (None, 0);
                 }

@@ -4,10 +4,14 @@
 mod account;
 mod broker;
 mod cameras;
+mod disk;
+mod fuzz;
+mod inputs;
 mod killed;
 mod network;
 mod outbox;
 mod overload;
+mod service;
 
 /// How often or how long: `short` with the other tests, `long` with `LINEGATE_FAULTS=long`.
 pub(crate) fn extent(short: u64, long: u64) -> u64 {

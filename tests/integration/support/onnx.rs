@@ -4,9 +4,10 @@
 pub(crate) const F32: u64 = 1;
 pub(crate) const U8: u64 = 2;
 pub(crate) const BOOL: u64 = 9;
+pub(crate) const I64: u64 = 7;
 
 /// A dimension of a declared tensor.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Dim {
     Open(&'static str),
     Fixed(usize),

@@ -36,7 +36,8 @@ impl Session<'_> {
                 self.cursor = waiting.row;
                 let is_it = |sent: &Sent| matches!(sent, Sent::Row { row, .. } if *row == waiting.row);
                 let had = self.speaker.heard.contains(&waiting.decision.camera);
-                if !self.handed.iter().chain(self.flying.values()).any(is_it)
+                if !self.speaker.is_settled(waiting.row)
+                    && !self.handed.iter().chain(self.flying.values()).any(is_it)
                     && self.listeners.admit(waiting.row, &waiting.decision.camera, had, now)
                 {
                     self.publish(waiting.decision, Some(waiting.row));
@@ -60,6 +61,10 @@ impl Session<'_> {
 
     /// Begins again at the oldest row; what is under way is passed over.
     pub(super) fn read_again(&mut self) {
+        // Acknowledged rows still on their way to the disk would be published again.
+        if let Err(error) = self.speaker.outbox.settle() {
+            tracing::error!(%error, "outbox could not settle");
+        }
         self.page.clear();
         self.cursor = 0;
     }
