@@ -16,7 +16,7 @@ use std::path::Path;
 
 pub use model::{
     Archive, Batching, Broker, CameraConfig, Config, Decisions, ModelConfig, Mqtt, Outbox, PartConfig, PartRule,
-    Policy, ProviderName, Retrain, ShedPolicy, Station, Tls, TriggerMode,
+    Policy, Presence, ProviderName, Retrain, ShedPolicy, Station, Tls, TriggerMode,
 };
 pub use problem::{ConfigError, Problem};
 pub use training::{ImageSize, Orientation, Preset, TrainingConfig, parse_image_size};

@@ -179,10 +179,36 @@ pub struct CameraConfig {
     /// `not_inspected`.
     #[serde(default = "default_trigger_timeout_ms")]
     pub trigger_timeout_ms: u64,
+    /// What an empty belt looks like: such frames are no parts; none takes every frame for one.
+    #[serde(default)]
+    pub presence: Option<Presence>,
     /// What happens at the end of the stream (a folder or file camera): stop when every camera
     /// ended, or treat it as a loss and reconnect.
     #[serde(default)]
     pub ends: bool,
+}
+
+/// Tells the empty belt from parts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Presence {
+    /// A picture of the empty belt, as large as the camera's frames.
+    pub empty: PathBuf,
+    /// A cell of a 32nd of width and height is occupied where a channel's mean differs from the empty
+    /// belt's by so many levels, above 0 to 255.
+    #[serde(default = "default_difference")]
+    pub difference: f64,
+    /// A part is there when this share of the cells is occupied, above 0 and below 1.
+    #[serde(default = "default_occupied_share")]
+    pub share: f64,
+}
+
+fn default_difference() -> f64 {
+    12.0
+}
+
+fn default_occupied_share() -> f64 {
+    0.01
 }
 
 fn default_trigger_timeout_ms() -> u64 {

@@ -41,6 +41,7 @@ impl PartDesk {
         let part = self.lock().add(Vote {
             camera: decision.camera.as_str().into(),
             part_id: decision.part_id.as_deref().map(Arc::from),
+            part_source: decision.part_source,
             captured,
             result_id: decision.result_id.clone(),
             verdict: decision.verdict,

@@ -2,7 +2,8 @@
 //! clock: time comes in as an argument.
 //!
 //! A decision joins the part of its identity; without one, the oldest part of its table that was
-//! first captured within the window and still misses the camera. A part is told when its last
+//! first captured within the window and still misses the camera; frames beyond those asked for are
+//! passed over. A part is told when its last
 //! decision is there or its window ends, whichever is first; what is missing then counts as not
 //! inspected, and what comes later finds the part told and changes nothing.
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{PartConfig, PartRule};
-use crate::inspection::{CameraVote, Combined, FrameVote, NotInspected, Reason, Stamp, Verdict};
+use crate::inspection::{CameraVote, Combined, FrameVote, NotInspected, PartSource, Reason, Stamp, Verdict};
 
 /// Parts remembered at most; beyond, the oldest is told and forgotten.
 const MAX_PARTS: usize = 1024;
@@ -37,6 +38,7 @@ struct Rule {
 pub(super) struct Vote {
     pub(super) camera: Arc<str>,
     pub(super) part_id: Option<Arc<str>>,
+    pub(super) part_source: PartSource,
     pub(super) captured: Stamp,
     pub(super) result_id: String,
     pub(super) verdict: Verdict,
@@ -49,6 +51,7 @@ pub(super) struct Part {
     /// The configured name.
     pub(super) name: Arc<str>,
     pub(super) part_id: Option<Arc<str>>,
+    pub(super) part_source: PartSource,
     /// Of the first frame.
     pub(super) captured: Stamp,
     pub(super) window: Duration,
@@ -61,6 +64,7 @@ pub(super) struct Part {
 struct Open {
     rule: usize,
     part_id: Option<Arc<str>>,
+    part_source: PartSource,
     first: Stamp,
     /// Per camera of the rule.
     votes: Vec<Vec<FrameVote>>,
@@ -131,6 +135,7 @@ impl Rule {
         Part {
             name: self.name.clone(),
             part_id: open.part_id.clone(),
+            part_source: open.part_source,
             captured: open.first,
             window: self.window,
             verdict,
@@ -163,13 +168,14 @@ impl Assembly {
         let joins = |open: &Open| {
             open.rule == index
                 && open.part_id == vote.part_id
-                && open.votes[camera].len() < rule.frames
+                && (vote.part_id.is_some() || open.votes[camera].len() < rule.frames)
                 && apart(open.first.monotonic, vote.captured.monotonic) <= rule.window
         };
         let place = self.open.iter().position(joins).unwrap_or_else(|| {
             self.open.push_back(Open {
                 rule: index,
                 part_id: vote.part_id.clone(),
+                part_source: vote.part_source,
                 first: vote.captured,
                 votes: vec![Vec::new(); rule.cameras.len()],
                 reasons: Vec::new(),
@@ -178,14 +184,24 @@ impl Assembly {
             self.open.len() - 1
         });
         let open = &mut self.open[place];
+        if open.votes[camera].len() >= rule.frames {
+            // More frames of the same part than were asked for.
+            return None;
+        }
+        let told = open.told;
         open.votes[camera].push(FrameVote { result_id: vote.result_id, verdict: vote.verdict });
         let room = MAX_REASONS.saturating_sub(open.reasons.len());
         open.reasons.extend(vote.reasons.into_iter().take(room));
-        if open.told {
+        if told {
             tracing::warn!(part = %rule.name, camera = %vote.camera, "decision came after its part's window");
         }
-        let part = (!open.told && rule.is_whole(open)).then(|| rule.tell(open));
-        if rule.is_whole(open) {
+        if !rule.is_whole(open) {
+            return None;
+        }
+        open.told = true;
+        let part = (!told).then(|| rule.tell(open));
+        // One with an identity is remembered: it may have more frames.
+        if open.part_id.is_none() {
             self.open.remove(place);
         }
         part
@@ -247,6 +263,7 @@ mod tests {
         Vote {
             camera: camera.into(),
             part_id: part_id.map(Into::into),
+            part_source: PartSource::Trigger,
             captured: Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival },
             result_id: format!("{camera}-{verdict}"),
             verdict,
@@ -329,6 +346,17 @@ mod tests {
             assert_eq!(told[0].verdict, expected, "{verdicts:?}");
             assert_eq!(told[0].combined.cameras[0].decisions.len(), 3);
         }
+    }
+
+    #[test]
+    fn more_frames_of_a_part_than_asked_for_make_no_second_part_of_it() {
+        let now = Instant::now();
+        let mut parts = assembly("all", &["a"], 2, 2);
+        let told: Vec<_> = (0..5).filter_map(|_| parts.add(vote("a", Some("p"), now, Accept))).collect();
+        assert_eq!((told.len(), told[0].combined.cameras[0].decisions.len()), (1, 2));
+        let again = now + Duration::from_millis(101);
+        assert!(parts.add(vote("a", Some("p"), again, Reject)).is_none(), "after the window it is inspected anew");
+        assert_eq!(parts.close().len(), 1);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::part_desk::PartDesk;
 use super::parts::Part;
 use super::triggers::TriggerDesk;
 use crate::config::{Config, Decisions, Policy, Station};
-use crate::inspection::{DECISION_SCHEMA_VERSION, Decision, Latency, PartSource, Picture, Verdict};
+use crate::inspection::{DECISION_SCHEMA_VERSION, Decision, Latency, Picture, Verdict};
 use crate::line::publishing::{Delivery, Stats};
 
 struct State {
@@ -115,6 +115,11 @@ impl Recorder {
             Some(count) => *count += 1,
             None => drop(state.stats.cameras.insert(camera.to_owned(), 1)),
         }
+    }
+
+    /// Counts a frame of an empty belt, which is no part.
+    pub(super) fn count_empty(&self) {
+        self.lock().stats.empty += 1;
     }
 
     /// A camera is gone; an attempt in vain to get it back is no second loss.
@@ -268,7 +273,7 @@ impl Recorder {
             station: self.station.station.clone(),
             camera: part.name.to_string(),
             frame: state.stats.parts,
-            part_source: if part.part_id.is_some() { PartSource::Trigger } else { PartSource::Counter },
+            part_source: part.part_source,
             part_id: part.part_id.as_deref().map(Into::into),
             trigger: None,
             verdict: part.verdict,

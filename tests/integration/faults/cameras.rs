@@ -64,6 +64,7 @@ fn camera(pipeline: &str, parameters: &str, watchdog_ms: Option<u64>) -> CameraC
         watchdog_ms,
         trigger: TriggerMode::Free,
         trigger_timeout_ms: 1000,
+        presence: None,
         ends: false,
     }
 }
@@ -246,9 +247,9 @@ fn an_rtsp_server_over_udp_may_die_and_return() {
     alone("an_rtsp_server_over_udp_may_die_and_return", || rtsp_camera("udp"));
 }
 
-fn fake_gige_camera(address: &str, serial: &str) -> Camera {
+fn fake_gige_camera(serial: &str) -> Camera {
     let camera = Command::new("arv-fake-gv-camera-0.8")
-        .args(["-i", address, "-s", serial])
+        .args(["-i", "127.0.0.1", "-s", serial])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -259,7 +260,7 @@ fn fake_gige_camera(address: &str, serial: &str) -> Camera {
 #[test]
 fn a_gige_camera_may_die_and_return() {
     alone("a_gige_camera_may_die_and_return", || {
-        let serve = |_| fake_gige_camera("127.0.0.21", "FAULTS");
+        let serve = |_| fake_gige_camera("FAULTS");
         let parameters = "camera = 'Aravis-Fake-FAULTS'\nexposure_us = 5000\ngain_db = 3\nfeatures = 'TriggerMode=Off'\n\
              caps = 'video/x-raw,format=GRAY8,width=202,height=120,framerate=25/1'";
         let shows = |frame: &Frame, _| {
