@@ -30,13 +30,25 @@ const SIZE: Size = Size { width: 48, height: 32 };
 /// A model whose log-likelihood is the brightness of each 16 × 16 square, calibrated so that 128
 /// scores 0 and every 10 less score 1 more: 128 is accepted, 113 suspect, 90 rejected.
 pub(crate) fn write_bundle(target: &Path, version: &str, mean: f32) {
+    write_slow_bundle(target, version, mean, 0);
+}
+
+/// The same with steps that change nothing about flat pictures and cost time.
+pub(crate) fn write_slow_bundle(target: &Path, version: &str, mean: f32, steps: usize) {
     let dims = [Open("batch"), Fixed(SIZE.height), Fixed(SIZE.width), Fixed(3)];
-    let nodes = [
+    let mut nodes = vec![
         onnx::node("Cast", "image", "real", &[("to", &[onnx::F32])]),
-        onnx::node("Transpose", "real", "planes", &[("perm", &[0, 3, 1, 2])]),
-        onnx::node("AveragePool", "planes", "pooled", &[("kernel_shape", &[16, 16]), ("strides", &[16, 16])]),
-        onnx::node("ReduceMean", "pooled", "ll16", &[("axes", &[1]), ("keepdims", &[0])]),
+        onnx::node("Transpose", "real", "slow0", &[("perm", &[0, 3, 1, 2])]),
     ];
+    let plane = |step: usize| format!("slow{step}");
+    nodes.extend((0..steps).map(|step| {
+        let attributes: [(&str, &[u64]); 3] = [("kernel_shape", &[15, 15]), ("strides", &[1, 1]), ("pads", &[7; 4])];
+        onnx::node("AveragePool", &plane(step), &plane(step + 1), &attributes)
+    }));
+    nodes.extend([
+        onnx::node("AveragePool", &plane(steps), "pooled", &[("kernel_shape", &[16, 16]), ("strides", &[16, 16])]),
+        onnx::node("ReduceMean", "pooled", "ll16", &[("axes", &[1]), ("keepdims", &[0])]),
+    ]);
     let model = onnx::model(
         &nodes,
         &[onnx::tensor("image", onnx::U8, &dims)],

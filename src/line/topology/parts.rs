@@ -38,7 +38,7 @@ struct Rule {
 pub(super) struct Vote {
     pub(super) camera: Arc<str>,
     pub(super) part_id: Option<Arc<str>>,
-    pub(super) part_source: PartSource,
+    pub(super) identified_by: PartSource,
     pub(super) captured: Stamp,
     pub(super) result_id: String,
     pub(super) verdict: Verdict,
@@ -47,11 +47,11 @@ pub(super) struct Vote {
 
 /// A combined verdict.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
+pub(super) struct CombinedPart {
     /// The configured name.
     pub(super) name: Arc<str>,
     pub(super) part_id: Option<Arc<str>>,
-    pub(super) part_source: PartSource,
+    pub(super) identified_by: PartSource,
     /// Of the first frame.
     pub(super) captured: Stamp,
     pub(super) window: Duration,
@@ -64,7 +64,7 @@ pub(super) struct Part {
 struct Open {
     rule: usize,
     part_id: Option<Arc<str>>,
-    part_source: PartSource,
+    identified_by: PartSource,
     first: Stamp,
     /// Per camera of the rule.
     votes: Vec<Vec<FrameVote>>,
@@ -119,7 +119,7 @@ impl Rule {
         }
     }
 
-    fn tell(&self, open: &Open) -> Part {
+    fn tell(&self, open: &Open) -> CombinedPart {
         let vote = |(camera, votes): (&Arc<str>, &Vec<FrameVote>)| CameraVote {
             camera: camera.to_string(),
             verdict: combine(votes.iter().map(|vote| vote.verdict), self.frames, self.accept_frames),
@@ -132,10 +132,10 @@ impl Rule {
         if verdict != Verdict::Accept && !self.is_whole(open) {
             reasons.push(Reason::NotInspected { cause: NotInspected::NoFrame });
         }
-        Part {
+        CombinedPart {
             name: self.name.clone(),
             part_id: open.part_id.clone(),
-            part_source: open.part_source,
+            identified_by: open.identified_by,
             captured: open.first,
             window: self.window,
             verdict,
@@ -160,7 +160,7 @@ impl Assembly {
     }
 
     /// Takes a decision in. Comes back with the part that it completed.
-    pub(super) fn add(&mut self, vote: Vote) -> Option<Part> {
+    pub(super) fn add(&mut self, vote: Vote) -> Option<CombinedPart> {
         let at = |rule: &Rule| rule.cameras.iter().position(|camera| *camera == vote.camera);
         let (index, camera) = self.rules.iter().enumerate().find_map(|(index, rule)| Some((index, at(rule)?)))?;
         let rule = &self.rules[index];
@@ -175,7 +175,7 @@ impl Assembly {
             self.open.push_back(Open {
                 rule: index,
                 part_id: vote.part_id.clone(),
-                part_source: vote.part_source,
+                identified_by: vote.identified_by,
                 first: vote.captured,
                 votes: vec![Vec::new(); rule.cameras.len()],
                 reasons: Vec::new(),
@@ -213,7 +213,7 @@ impl Assembly {
     }
 
     /// Tells the parts whose window has ended.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Part> {
+    pub(super) fn due(&mut self, now: Instant) -> Vec<CombinedPart> {
         let surplus = self.open.len().saturating_sub(MAX_PARTS);
         let mut told = Vec::new();
         for (index, open) in self.open.iter_mut().enumerate() {
@@ -230,7 +230,7 @@ impl Assembly {
     }
 
     /// Tells all that is not told; for a line that stops.
-    pub(super) fn close(&mut self) -> Vec<Part> {
+    pub(super) fn close(&mut self) -> Vec<CombinedPart> {
         let rules = &self.rules;
         self.open.drain(..).filter(|open| !open.told).map(|open| rules[open.rule].tell(&open)).collect()
     }
@@ -263,7 +263,7 @@ mod tests {
         Vote {
             camera: camera.into(),
             part_id: part_id.map(Into::into),
-            part_source: PartSource::Trigger,
+            identified_by: PartSource::Trigger,
             captured: Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival },
             result_id: format!("{camera}-{verdict}"),
             verdict,
@@ -307,7 +307,7 @@ mod tests {
         assert!(parts.add(vote("a", Some("p"), now, Accept)).is_none());
         let end = now + Duration::from_millis(100);
         assert_eq!(parts.next_due(), Some(end));
-        assert!(parts.due(end - Duration::from_millis(1)).is_empty());
+        assert!(parts.due(now + Duration::from_millis(99)).is_empty());
         let told = parts.due(end);
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].verdict, told[0].combined.accepted), (Missing, 1));

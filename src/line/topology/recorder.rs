@@ -12,7 +12,7 @@ use super::judgement::{Judgement, Subject};
 use super::keeper::Keeper;
 use super::latency::Latencies;
 use super::part_desk::PartDesk;
-use super::parts::Part;
+use super::parts::CombinedPart;
 use super::triggers::TriggerDesk;
 use crate::config::{Config, Decisions, Policy, Station};
 use crate::inspection::{DECISION_SCHEMA_VERSION, Decision, Latency, Picture, Verdict};
@@ -250,7 +250,7 @@ impl Recorder {
     }
 
     /// Makes the records of parts whose window has ended.
-    pub(super) fn record_parts(&self, parts: Vec<Part>) {
+    pub(super) fn record_parts(&self, parts: Vec<CombinedPart>) {
         let mut state = self.lock();
         for part in parts {
             self.record_part(&mut state, part);
@@ -258,7 +258,7 @@ impl Recorder {
     }
 
     /// A combined verdict is a decision like any other: numbered, durable, replayed.
-    fn record_part(&self, state: &mut State, part: Part) {
+    fn record_part(&self, state: &mut State, part: CombinedPart) {
         let spent = part.captured.monotonic.elapsed();
         state.sequence += 1;
         state.stats.parts += 1;
@@ -273,7 +273,7 @@ impl Recorder {
             station: self.station.station.clone(),
             camera: part.name.to_string(),
             frame: state.stats.parts,
-            part_source: part.part_source,
+            part_source: part.identified_by,
             part_id: part.part_id.as_deref().map(Into::into),
             trigger: None,
             verdict: part.verdict,
