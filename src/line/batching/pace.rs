@@ -34,6 +34,11 @@ impl Pace {
         }
     }
 
+    /// Whether a batch was scored.
+    pub(super) fn is_known(&self) -> bool {
+        self.known
+    }
+
     /// What a batch of `frames` will take, rather too long; nothing while no batch was scored.
     pub(super) fn of(&self, frames: usize) -> Duration {
         Duration::from_secs_f64((self.mean_s + CAUTION * self.spread_s) * frames as f64)
