@@ -141,6 +141,14 @@ const CAMERA: &[Key] = &[
     may("watchdog_ms", Kind::Integer(100, 86_400_000)),
     may("trigger", Kind::Choice(&["free", "hardware", "software"])),
     may("trigger_timeout_ms", Kind::Integer(1, 3_600_000)),
+    may(
+        "presence",
+        Kind::Table(&[
+            must("empty", Kind::Path),
+            may("difference", Kind::Number(Limit::Beyond(0.0), Limit::Within(255.0))),
+            may("share", OPEN_SHARE),
+        ]),
+    ),
     may("ends", Kind::Bool),
 ];
 

@@ -7,6 +7,7 @@ mod document;
 mod keys;
 mod load;
 mod model;
+mod part;
 mod problem;
 mod rules;
 mod training;
@@ -15,9 +16,10 @@ mod walk;
 use std::path::Path;
 
 pub use model::{
-    Archive, Batching, Broker, CameraConfig, Config, Decisions, Durability, ModelConfig, Mqtt, Outbox, PartConfig,
-    PartRule, Policy, ProviderName, Retrain, ShedPolicy, Station, Tls, TriggerMode,
+    Archive, Batching, Broker, CameraConfig, Config, Decisions, Durability, ModelConfig, Mqtt, Outbox, Policy,
+    ProviderName, Retrain, ShedPolicy, Station, Tls, TriggerMode,
 };
+pub use part::{PartConfig, PartRule, Presence};
 pub use problem::{ConfigError, Problem};
 pub use training::{ImageSize, Orientation, Preset, TrainingConfig, parse_image_size};
 

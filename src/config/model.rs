@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::part::{PartConfig, Presence};
 use crate::inspection::Rectangle;
 
 /// Everything that `linegate run`, `check` and `retrain` read. Relative paths are relative to the
@@ -187,6 +188,9 @@ pub struct CameraConfig {
     /// `not_inspected`.
     #[serde(default = "default_trigger_timeout_ms")]
     pub trigger_timeout_ms: u64,
+    /// What an empty belt looks like: such frames are no parts; none takes every frame for one.
+    #[serde(default)]
+    pub presence: Option<Presence>,
     /// What happens at the end of the stream (a folder or file camera): stop when every camera
     /// ended, or treat it as a loss and reconnect.
     #[serde(default)]
@@ -208,46 +212,6 @@ pub enum TriggerMode {
     Hardware,
     /// The command `cmd/trigger`: the next frame is the part that it names, others are none.
     Software,
-}
-
-/// How many cameras must accept a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PartRule {
-    /// Every one.
-    All,
-    /// One is enough.
-    Any,
-    /// `at_least` of them.
-    AtLeast,
-}
-
-/// A part that several cameras or frames see.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PartConfig {
-    /// Name used in topics: letters, digits, `-`, `_` and `.`, 1 to 64 characters; unique.
-    pub name: String,
-    /// The cameras that see it.
-    pub cameras: Vec<String>,
-    /// How many of them must accept it.
-    pub rule: PartRule,
-    /// With the rule `at_least`: how many, 1 to the number of cameras.
-    #[serde(default)]
-    pub at_least: Option<usize>,
-    /// From the first capture until then all belongs to the part, and what is missing counts as not
-    /// inspected, 1 to 3600000.
-    pub window_ms: u64,
-    /// Consecutive frames that each camera takes of the part, 1 to 64.
-    #[serde(default = "one")]
-    pub frames: usize,
-    /// How many of these must be accepted for the camera to accept, 1 to `frames`; none means all.
-    #[serde(default)]
-    pub accept_frames: Option<usize>,
-}
-
-fn one() -> usize {
-    1
 }
 
 /// Where decisions go.

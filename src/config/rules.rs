@@ -27,6 +27,14 @@ pub(super) fn line(root: &Node, walk: &mut Walk<'_>) {
     }
     if let Some(cameras) = root.get("camera") {
         twice(cameras.items().iter().filter_map(|camera| camera.get("name")), "camera", walk);
+        let by_software = |camera: &&Node| camera.get("trigger").and_then(Node::text) == Some("software");
+        for presence in cameras.items().iter().filter(by_software).filter_map(|camera| camera.get("presence")) {
+            walk.report(
+                presence,
+                "`presence` at a camera that is triggered by software: what is triggered is a part",
+                Some("leave `presence` out"),
+            );
+        }
     }
     if let Some(parts) = root.get("part") {
         combined(parts, root.get("camera"), walk);

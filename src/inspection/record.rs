@@ -51,7 +51,8 @@ pub struct Decision {
     pub station: String,
     /// Camera, as configured.
     pub camera: String,
-    /// Number of the frame at this camera, counted from 1 since start.
+    /// Number of the frame at this camera, counted from 1 since start; numbers of frames without a
+    /// part (see `presence` of the camera) are left out.
     pub frame: u64,
     /// Identity of the part, where known.
     pub part_id: Option<String>,

@@ -23,6 +23,7 @@ fn camera(pipeline: &str, parameters: &str) -> CameraConfig {
         watchdog_ms: None,
         trigger: TriggerMode::Free,
         trigger_timeout_ms: 1000,
+        presence: None,
         ends: true,
     }
 }

@@ -173,3 +173,36 @@ fn a_hardware_triggered_camera_numbers_its_parts() {
     assert!(summary.is_whole());
     assert_eq!(decisions.iter().map(|d| d.trigger).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
 }
+
+#[test]
+fn an_empty_belt_is_no_part_and_what_passes_between_two_empty_frames_is_one() {
+    let mut site = Site::with_bundle();
+    let part = "presence = { empty = \"empty.png\", difference = 20, share = 0.1 }";
+    // Two parts of three and two frames.
+    let greys = [60, 128, 128, 90, 60, 61, 128, 128, 60];
+    // No names here: the gate counts the parts.
+    std::fs::write(
+        site.folder.path().join("belt.launch"),
+        "# parameter location  files\nmultifilesrc location={location} caps=image/png,framerate=50/1 ! pngdec ! identity name=stamp",
+    )
+    .unwrap();
+    site.add(&format!(
+        "[[camera]]\nname = \"cam\"\npipeline = \"belt.launch\"\nends = true\n{part}\n\
+         parameters = {{ location = \"%04d.png\" }}"
+    ));
+    site.add("[[part]]\nname = \"bolt\"\ncameras = [\"cam\"]\nrule = \"all\"\nwindow_ms = 60000\nframes = 2");
+    let save = |grey: u8, name: String| {
+        image::RgbImage::from_pixel(96, 64, image::Rgb([grey; 3])).save(site.folder.path().join(name)).unwrap();
+    };
+    greys.into_iter().enumerate().for_each(|(index, grey)| save(grey, format!("{index:04}.png")));
+    save(60, "empty.png".into());
+    let (decisions, summary) = site.run();
+    assert!(summary.is_whole(), "{summary:?}");
+    assert_eq!((summary.stats.frames, summary.stats.empty, summary.stats.parts), (5, 4, 2));
+    let single = decisions.iter().filter(|d| d.combined.is_none());
+    let seen: Vec<_> = single.map(|d| (d.frame, d.part_id.as_deref().unwrap())).collect();
+    assert_eq!(seen, [(2, "1"), (3, "1"), (4, "1"), (7, "2"), (8, "2")]);
+    let parts: Vec<_> = decisions.iter().filter(|d| d.combined.is_some()).collect();
+    assert!(parts.iter().all(|part| part.verdict == Verdict::Accept && part.part_source == PartSource::Counter));
+    assert_eq!(parts.iter().map(|part| part.part_id.as_deref().unwrap()).collect::<Vec<_>>(), ["1", "2"]);
+}

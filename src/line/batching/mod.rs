@@ -147,6 +147,8 @@ impl Batcher {
         }
         let by_age = oldest + self.max_wait;
         let tightest = self.queues.iter().flatten().filter_map(|waiting| waiting.frame.due()).min();
+        // Nothing is known yet: the first batch with a deadline shows what scoring takes.
+        let tightest = if self.pace.is_known() { tightest } else { tightest.map(|_| oldest) };
         let by_deadline = tightest.map(|due| due.checked_sub(self.pace.of(self.len())).unwrap_or(oldest).max(oldest));
         Some(by_deadline.map_or(by_age, |due| due.min(by_age)))
     }

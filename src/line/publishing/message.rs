@@ -69,6 +69,9 @@ pub struct ModelMessage {
 pub struct Stats {
     /// Frames grabbed, all cameras.
     pub frames: u64,
+    /// Beside these, frames of an empty belt, which get no decision.
+    #[serde(default)]
+    pub empty: u64,
     /// Decisions made.
     pub decisions: u64,
     /// Of these accepted.

@@ -1,6 +1,7 @@
 //! What can keep a line from starting. What goes wrong later is decisions, states and log events.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::bundle::{BundleError, SignatureError};
 use crate::line::archive::ArchiveError;
@@ -37,6 +38,14 @@ pub enum LineError {
     /// The model cannot be loaded.
     #[error("the model cannot be loaded")]
     Model(#[from] Box<ModelError>),
+    /// The presence gate cannot be set up.
+    #[error("camera {camera}: the presence gate cannot be set up")]
+    Presence {
+        /// The camera.
+        camera: String,
+        /// Cause.
+        source: Box<PresenceError>,
+    },
     /// The operating system gave no thread.
     #[error("the thread {name} cannot be started")]
     Thread {
@@ -68,4 +77,14 @@ pub enum ModelError {
     /// ONNX Runtime refuses.
     #[error(transparent)]
     Scoring(#[from] ScoringError),
+}
+
+/// The picture of the empty belt is not usable.
+#[derive(Debug, thiserror::Error)]
+#[error("the picture of the empty belt {path} cannot be read: it must be a png, jpg, bmp or tif of the camera")]
+pub struct PresenceError {
+    /// Its file (`presence.empty`).
+    pub path: PathBuf,
+    /// Cause.
+    pub source: Arc<dyn std::error::Error + Send + Sync>,
 }

@@ -21,6 +21,7 @@ mod ledger;
 mod model;
 mod part_desk;
 mod parts;
+mod presence;
 mod progress;
 mod pulse;
 mod recorder;
@@ -29,6 +30,7 @@ mod threads;
 mod triggers;
 mod worker;
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -37,19 +39,20 @@ use std::time::{Duration, Instant};
 
 use ulid::Ulid;
 
-pub use error::{LineError, ModelError};
+pub use error::{LineError, ModelError, PresenceError};
 pub use recorder::LatencySummary;
 
 use super::batching::{BatchQueue, Batcher};
 use super::capture::{self, CaptureEvent};
 use super::outbox::Outbox;
 use super::publishing::{Delivery, StationState, Stats};
-use crate::config::{Broker, Config};
-use crate::inspection::{Decision, ModelIdentity, NotInspected};
+use crate::config::{Broker, CameraConfig, Config};
+use crate::inspection::{Decision, Frame, ModelIdentity, NotInspected};
 use judgement::Judgement;
 use keeper::Keeper;
 use ledger::{Ledger, key};
 use model::Loader;
+use presence::Gate;
 use progress::Progress;
 use recorder::Recorder;
 use station::Station;
@@ -80,6 +83,7 @@ struct Shared {
     recorder: Recorder,
     delivery: Arc<Delivery>,
     station: Mutex<Told>,
+    gates: Mutex<HashMap<Arc<str>, Gate>>,
     stopping: AtomicBool,
     /// Scores that came after the frame was decided about.
     late_results: AtomicU64,
@@ -124,6 +128,17 @@ impl Shared {
         }
     }
 
+    /// The frame, unless it shows an empty belt.
+    fn past_gate(&self, frame: Frame) -> Option<Frame> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(gate) = gates.get_mut(&frame.camera) else { return Some(frame) };
+        let passed = gate.pass(frame);
+        if passed.is_none() {
+            self.recorder.count_empty();
+        }
+        passed
+    }
+
     fn event(&self, event: CaptureEvent) {
         match event {
             CaptureEvent::Up { camera } => {
@@ -145,6 +160,7 @@ impl Shared {
                 self.recorder.record(lost, Judgement::not_inspected(cause));
             }
             CaptureEvent::Frame(frame) => {
+                let Some(frame) = self.past_gate(frame) else { return };
                 self.note(|station| station.inspecting = true);
                 self.recorder.count_frame(&frame.camera);
                 self.ledger().open(frame.clone());
@@ -156,6 +172,16 @@ impl Shared {
             }
         }
     }
+}
+
+/// The presence gates of the cameras that have one.
+fn gates(cameras: &[CameraConfig]) -> Result<HashMap<Arc<str>, Gate>, LineError> {
+    let gate = |camera: &CameraConfig| {
+        let gate = Gate::new(camera.presence.as_ref()?)
+            .map_err(|source| LineError::Presence { camera: camera.name.clone(), source: Box::new(source) });
+        Some(gate.map(|gate| (camera.name.as_str().into(), gate)))
+    };
+    cameras.iter().filter_map(gate).collect()
 }
 
 /// What a line did, from start to stop.
@@ -215,6 +241,7 @@ impl Line {
     pub fn start(config: &Config, observer: Option<SyncSender<Decision>>) -> Result<Self, LineError> {
         let started = Instant::now();
         config.camera.iter().try_for_each(capture::check).map_err(Box::new)?;
+        let gates = gates(&config.camera)?;
         let keeper = config.archive.as_ref().map(Keeper::start).transpose()?;
         let outbox = Outbox::open_with(&config.outbox)
             .map_err(|source| LineError::Outbox { path: config.outbox.file.clone(), source: Box::new(source) })?;
@@ -250,6 +277,7 @@ impl Line {
             recorder: Recorder::new(config, boot_id.clone(), delivery.clone(), keeper, observer),
             delivery,
             station: Mutex::new(Told { station: Station::new(cameras()), published: None }),
+            gates: Mutex::new(gates),
             stopping: AtomicBool::new(false),
             late_results: AtomicU64::new(0),
             progress: Progress::new(Instant::now()),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::parts::{Assembly, Part, Vote};
+use super::parts::{Assembly, CombinedPart, Vote};
 use crate::config::Config;
 use crate::inspection::{Decision, Stamp};
 
@@ -34,13 +34,14 @@ impl PartDesk {
     }
 
     /// Takes a decision in. Comes back with the part that it completed.
-    pub(super) fn vote(&self, decision: &Decision, captured: Stamp) -> Option<Part> {
+    pub(super) fn vote(&self, decision: &Decision, captured: Stamp) -> Option<CombinedPart> {
         if !self.used {
             return None;
         }
         let part = self.lock().add(Vote {
             camera: decision.camera.as_str().into(),
             part_id: decision.part_id.as_deref().map(Arc::from),
+            identified_by: decision.part_source,
             captured,
             result_id: decision.result_id.clone(),
             verdict: decision.verdict,
@@ -51,7 +52,7 @@ impl PartDesk {
     }
 
     /// Waits for the end of a window, for a while at most.
-    pub(super) fn wait_due(&self) -> Vec<Part> {
+    pub(super) fn wait_due(&self) -> Vec<CombinedPart> {
         let assembly = self.lock();
         let now = Instant::now();
         let pause = assembly.next_due().map_or(PATIENCE, |due| due.saturating_duration_since(now)).min(PATIENCE);
@@ -60,7 +61,7 @@ impl PartDesk {
     }
 
     /// Every part that is not told; for a line that stops.
-    pub(super) fn close(&self) -> Vec<Part> {
+    pub(super) fn close(&self) -> Vec<CombinedPart> {
         self.lock().close()
     }
 }

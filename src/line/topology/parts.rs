@@ -2,7 +2,8 @@
 //! clock: time comes in as an argument.
 //!
 //! A decision joins the part of its identity; without one, the oldest part of its table that was
-//! first captured within the window and still misses the camera. A part is told when its last
+//! first captured within the window and still misses the camera; frames beyond those asked for are
+//! passed over. A part is told when its last
 //! decision is there or its window ends, whichever is first; what is missing then counts as not
 //! inspected, and what comes later finds the part told and changes nothing.
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{PartConfig, PartRule};
-use crate::inspection::{CameraVote, Combined, FrameVote, NotInspected, Reason, Stamp, Verdict};
+use crate::inspection::{CameraVote, Combined, FrameVote, NotInspected, PartSource, Reason, Stamp, Verdict};
 
 /// Parts remembered at most; beyond, the oldest is told and forgotten.
 const MAX_PARTS: usize = 1024;
@@ -37,6 +38,7 @@ struct Rule {
 pub(super) struct Vote {
     pub(super) camera: Arc<str>,
     pub(super) part_id: Option<Arc<str>>,
+    pub(super) identified_by: PartSource,
     pub(super) captured: Stamp,
     pub(super) result_id: String,
     pub(super) verdict: Verdict,
@@ -45,10 +47,11 @@ pub(super) struct Vote {
 
 /// A combined verdict.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
+pub(super) struct CombinedPart {
     /// The configured name.
     pub(super) name: Arc<str>,
     pub(super) part_id: Option<Arc<str>>,
+    pub(super) identified_by: PartSource,
     /// Of the first frame.
     pub(super) captured: Stamp,
     pub(super) window: Duration,
@@ -61,6 +64,7 @@ pub(super) struct Part {
 struct Open {
     rule: usize,
     part_id: Option<Arc<str>>,
+    identified_by: PartSource,
     first: Stamp,
     /// Per camera of the rule.
     votes: Vec<Vec<FrameVote>>,
@@ -115,7 +119,7 @@ impl Rule {
         }
     }
 
-    fn tell(&self, open: &Open) -> Part {
+    fn tell(&self, open: &Open) -> CombinedPart {
         let vote = |(camera, votes): (&Arc<str>, &Vec<FrameVote>)| CameraVote {
             camera: camera.to_string(),
             verdict: combine(votes.iter().map(|vote| vote.verdict), self.frames, self.accept_frames),
@@ -128,9 +132,10 @@ impl Rule {
         if verdict != Verdict::Accept && !self.is_whole(open) {
             reasons.push(Reason::NotInspected { cause: NotInspected::NoFrame });
         }
-        Part {
+        CombinedPart {
             name: self.name.clone(),
             part_id: open.part_id.clone(),
+            identified_by: open.identified_by,
             captured: open.first,
             window: self.window,
             verdict,
@@ -155,7 +160,7 @@ impl Assembly {
     }
 
     /// Takes a decision in. Comes back with the part that it completed.
-    pub(super) fn add(&mut self, vote: Vote) -> Option<Part> {
+    pub(super) fn add(&mut self, vote: Vote) -> Option<CombinedPart> {
         let at = |rule: &Rule| rule.cameras.iter().position(|camera| *camera == vote.camera);
         let (index, camera) = self.rules.iter().enumerate().find_map(|(index, rule)| Some((index, at(rule)?)))?;
         let rule = &self.rules[index];
@@ -163,13 +168,14 @@ impl Assembly {
         let joins = |open: &Open| {
             open.rule == index
                 && open.part_id == vote.part_id
-                && open.votes[camera].len() < rule.frames
+                && (vote.part_id.is_some() || open.votes[camera].len() < rule.frames)
                 && apart(open.first.monotonic, vote.captured.monotonic) <= rule.window
         };
         let place = self.open.iter().position(joins).unwrap_or_else(|| {
             self.open.push_back(Open {
                 rule: index,
                 part_id: vote.part_id.clone(),
+                identified_by: vote.identified_by,
                 first: vote.captured,
                 votes: vec![Vec::new(); rule.cameras.len()],
                 reasons: Vec::new(),
@@ -178,14 +184,24 @@ impl Assembly {
             self.open.len() - 1
         });
         let open = &mut self.open[place];
+        if open.votes[camera].len() >= rule.frames {
+            // More frames of the same part than were asked for.
+            return None;
+        }
+        let told = open.told;
         open.votes[camera].push(FrameVote { result_id: vote.result_id, verdict: vote.verdict });
         let room = MAX_REASONS.saturating_sub(open.reasons.len());
         open.reasons.extend(vote.reasons.into_iter().take(room));
-        if open.told {
+        if told {
             tracing::warn!(part = %rule.name, camera = %vote.camera, "decision came after its part's window");
         }
-        let part = (!open.told && rule.is_whole(open)).then(|| rule.tell(open));
-        if rule.is_whole(open) {
+        if !rule.is_whole(open) {
+            return None;
+        }
+        open.told = true;
+        let part = (!told).then(|| rule.tell(open));
+        // One with an identity is remembered: it may have more frames.
+        if open.part_id.is_none() {
             self.open.remove(place);
         }
         part
@@ -197,7 +213,7 @@ impl Assembly {
     }
 
     /// Tells the parts whose window has ended.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Part> {
+    pub(super) fn due(&mut self, now: Instant) -> Vec<CombinedPart> {
         let surplus = self.open.len().saturating_sub(MAX_PARTS);
         let mut told = Vec::new();
         for (index, open) in self.open.iter_mut().enumerate() {
@@ -214,7 +230,7 @@ impl Assembly {
     }
 
     /// Tells all that is not told; for a line that stops.
-    pub(super) fn close(&mut self) -> Vec<Part> {
+    pub(super) fn close(&mut self) -> Vec<CombinedPart> {
         let rules = &self.rules;
         self.open.drain(..).filter(|open| !open.told).map(|open| rules[open.rule].tell(&open)).collect()
     }
@@ -247,6 +263,7 @@ mod tests {
         Vote {
             camera: camera.into(),
             part_id: part_id.map(Into::into),
+            identified_by: PartSource::Trigger,
             captured: Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival },
             result_id: format!("{camera}-{verdict}"),
             verdict,
@@ -290,7 +307,7 @@ mod tests {
         assert!(parts.add(vote("a", Some("p"), now, Accept)).is_none());
         let end = now + Duration::from_millis(100);
         assert_eq!(parts.next_due(), Some(end));
-        assert!(parts.due(end - Duration::from_millis(1)).is_empty());
+        assert!(parts.due(now + Duration::from_millis(99)).is_empty());
         let told = parts.due(end);
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].verdict, told[0].combined.accepted), (Missing, 1));
@@ -329,6 +346,17 @@ mod tests {
             assert_eq!(told[0].verdict, expected, "{verdicts:?}");
             assert_eq!(told[0].combined.cameras[0].decisions.len(), 3);
         }
+    }
+
+    #[test]
+    fn more_frames_of_a_part_than_asked_for_make_no_second_part_of_it() {
+        let now = Instant::now();
+        let mut parts = assembly("all", &["a"], 2, 2);
+        let told: Vec<_> = (0..5).filter_map(|_| parts.add(vote("a", Some("p"), now, Accept))).collect();
+        assert_eq!((told.len(), told[0].combined.cameras[0].decisions.len()), (1, 2));
+        let again = now + Duration::from_millis(101);
+        assert!(parts.add(vote("a", Some("p"), again, Reject)).is_none(), "after the window it is inspected anew");
+        assert_eq!(parts.close().len(), 1);
     }
 
     #[test]

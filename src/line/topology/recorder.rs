@@ -12,10 +12,10 @@ use super::judgement::{Judgement, Subject};
 use super::keeper::Keeper;
 use super::latency::Latencies;
 use super::part_desk::PartDesk;
-use super::parts::Part;
+use super::parts::CombinedPart;
 use super::triggers::TriggerDesk;
 use crate::config::{Config, Decisions, Policy, Station};
-use crate::inspection::{CameraPicture, DECISION_SCHEMA_VERSION, Decision, Latency, PartSource, Verdict};
+use crate::inspection::{CameraPicture, DECISION_SCHEMA_VERSION, Decision, Latency, Verdict};
 use crate::line::publishing::{Delivery, Handing, Stats};
 
 struct State {
@@ -120,6 +120,11 @@ impl Recorder {
     /// Whether frames are archived, so that their maps are wanted.
     pub(super) fn archives(&self) -> bool {
         self.keeper.is_some()
+    }
+
+    /// Counts a frame of an empty belt, which is no part.
+    pub(super) fn count_empty(&self) {
+        self.lock().stats.empty += 1;
     }
 
     /// A camera is gone; an attempt in vain to get it back is no second loss.
@@ -257,7 +262,7 @@ impl Recorder {
     }
 
     /// Makes the records of parts whose window has ended.
-    pub(super) fn record_parts(&self, parts: Vec<Part>) {
+    pub(super) fn record_parts(&self, parts: Vec<CombinedPart>) {
         let mut state = self.lock();
         let handed: Vec<_> = parts.into_iter().map(|part| self.record_part(&mut state, part)).collect();
         drop(state);
@@ -265,7 +270,7 @@ impl Recorder {
     }
 
     /// A combined verdict is a decision like any other: numbered, durable, replayed.
-    fn record_part(&self, state: &mut State, part: Part) -> Handing<'_> {
+    fn record_part(&self, state: &mut State, part: CombinedPart) -> Handing<'_> {
         let spent = part.captured.monotonic.elapsed();
         state.sequence += 1;
         state.stats.parts += 1;
@@ -280,7 +285,7 @@ impl Recorder {
             station: self.station.station.clone(),
             camera: part.name.to_string(),
             frame: state.stats.parts,
-            part_source: if part.part_id.is_some() { PartSource::Trigger } else { PartSource::Counter },
+            part_source: part.identified_by,
             part_id: part.part_id.as_deref().map(Into::into),
             trigger: None,
             verdict: part.verdict,

@@ -64,6 +64,7 @@ fn camera(pipeline: &str, parameters: &str, watchdog_ms: Option<u64>) -> CameraC
         watchdog_ms,
         trigger: TriggerMode::Free,
         trigger_timeout_ms: 1000,
+        presence: None,
         ends: false,
     }
 }
@@ -112,12 +113,12 @@ impl Follower {
 /// Kills a camera and starts it again and again. `serve` starts its life of the given number and
 /// returns when it answers, `shows` tells whether a frame is of that life.
 fn dies_and_returns(
+    kills: u64,
     camera: CameraConfig,
     source: TimeSource,
     serve: &dyn Fn(u64) -> Camera,
     shows: &dyn Fn(&Frame, u64) -> bool,
 ) {
-    let kills = extent(2, 20);
     let mut server = serve(0);
     let (sender, events) = sync_channel(256);
     let capture = Capture::start(&[camera], &sender).unwrap();
@@ -234,7 +235,7 @@ fn rtsp_camera(protocol: &str) {
         server
     };
     let parameters = format!("location = 'rtsp://127.0.0.1:{port}/cam'\nprotocols = '{protocol}'");
-    dies_and_returns(camera("rtsp", &parameters, Some(1500)), TimeSource::Rtp, &serve, &shows_life);
+    dies_and_returns(extent(2, 20), camera("rtsp", &parameters, Some(1500)), TimeSource::Rtp, &serve, &shows_life);
 }
 
 #[test]
@@ -247,9 +248,9 @@ fn an_rtsp_server_over_udp_may_die_and_return() {
     alone("an_rtsp_server_over_udp_may_die_and_return", || rtsp_camera("udp"));
 }
 
-fn fake_gige_camera(address: &str, serial: &str) -> Camera {
+fn fake_gige_camera(serial: &str) -> Camera {
     let camera = Command::new("arv-fake-gv-camera-0.8")
-        .args(["-i", address, "-s", serial])
+        .args(["-i", "127.0.0.1", "-s", serial])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -260,7 +261,7 @@ fn fake_gige_camera(address: &str, serial: &str) -> Camera {
 #[test]
 fn a_gige_camera_may_die_and_return() {
     alone("a_gige_camera_may_die_and_return", || {
-        let serve = |_| fake_gige_camera("127.0.0.21", "FAULTS");
+        let serve = |_| fake_gige_camera("FAULTS");
         let parameters = "camera = 'Aravis-Fake-FAULTS'\nexposure_us = 5000\ngain_db = 3\nfeatures = 'TriggerMode=Off'\n\
              caps = 'video/x-raw,format=GRAY8,width=202,height=120,framerate=25/1'";
         let shows = |frame: &Frame, _| {
@@ -269,6 +270,7 @@ fn a_gige_camera_may_die_and_return() {
             (size.width, size.height) == (202, 120)
                 && frame.picture.to_rgb().rgb().chunks(3).all(|p| p[0] == p[1] && p[1] == p[2])
         };
-        dies_and_returns(camera("genicam", parameters, None), TimeSource::Camera, &serve, &shows);
+        // Aravis takes ten seconds to let go of a camera that is gone.
+        dies_and_returns(extent(1, 20), camera("genicam", parameters, None), TimeSource::Camera, &serve, &shows);
     });
 }

@@ -8,7 +8,7 @@ use linegate::inspection::{Decision, Verdict};
 use linegate::line::topology::Line;
 
 use super::extent;
-use crate::run::{Site, assert_complete, wait_until};
+use crate::run::{Site, assert_complete, wait_until, write_slow_bundle};
 
 const DEADLINE_MS: u64 = 200;
 
@@ -18,15 +18,18 @@ fn resident_kib() -> u64 {
     resident.trim().trim_end_matches("kB").trim().parse().unwrap()
 }
 
-/// Two cameras whose pictures cost time to scale, at a rate in frames a second.
+/// Two cameras at a rate in frames a second, and a model that is slow.
 fn site(rate: u64) -> Site {
     let mut site = Site::with_bundle();
-    let mut text = format!("[batching]\nmax_batch = 4\nmax_wait_ms = 20\nqueue_frames = 8\n");
+    let bundle = site.folder.path().join("bundle");
+    std::fs::remove_dir_all(&bundle).unwrap();
+    write_slow_bundle(&bundle, "1", 128.0, 40);
+    let mut text = "[batching]\nmax_batch = 4\nmax_wait_ms = 20\nqueue_frames = 8\n".to_owned();
     for camera in ["left", "right"] {
         write!(
             text,
             "[[camera]]\nname = \"{camera}\"\npipeline = \"test\"\ndeadline_ms = {DEADLINE_MS}\n\
-             parameters = {{ pattern = \"white\", width = 3840, height = 2160, rate = {} }}\n",
+             parameters = {{ pattern = \"white\", width = 320, height = 240, rate = {} }}\n",
             rate / 2
         )
         .unwrap();
@@ -37,7 +40,7 @@ fn site(rate: u64) -> Site {
 
 /// Frames a second that the line decides about when it has as many as it likes.
 fn capacity() -> u64 {
-    let line = Line::start(&site(60).config(), None).unwrap();
+    let line = Line::start(&site(300).config(), None).unwrap();
     wait_until(|| line.stats().frames > 20);
     let (begin, before) = (Instant::now(), line.stats());
     std::thread::sleep(Duration::from_secs(extent(2, 10)));
