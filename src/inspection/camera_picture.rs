@@ -143,6 +143,32 @@ impl CameraPicture {
         self.bytes
     }
 
+    /// The values of a pixel inside the picture as they stand: red, green and blue; three times grey; or
+    /// luma, U and V.
+    pub fn stored(&self, x: usize, y: usize) -> [u8; 3] {
+        let Size { width, height } = self.size;
+        let at = y * width + x;
+        match self.format {
+            PixelFormat::Rgb => [self.bytes[3 * at], self.bytes[3 * at + 1], self.bytes[3 * at + 2]],
+            PixelFormat::Grey => [self.bytes[at]; 3],
+            PixelFormat::Yuv { chroma, interleaved, .. } => {
+                let pair = y * chroma.height / height * chroma.width + x * chroma.width / width;
+                let (planes, plane) = (width * height, chroma.width * chroma.height);
+                let [u, v] = if interleaved { [2 * pair, 2 * pair + 1] } else { [pair, plane + pair] };
+                [self.bytes[at], self.bytes[planes + u], self.bytes[planes + v]]
+            }
+        }
+    }
+
+    /// The colour of stored values, red, green and blue.
+    pub fn colour(&self, stored: [u8; 3]) -> [u8; 3] {
+        let PixelFormat::Yuv { colour, .. } = self.format else { return stored };
+        let [luma, u, v] = stored;
+        let mut rgb = [0; 3];
+        colour.to_rgb(&[luma], std::iter::once([u, v]), &mut rgb);
+        rgb
+    }
+
     /// At full size in RGB; every pixel takes the chroma that covers it.
     pub fn to_rgb(&self) -> Picture {
         let Size { width, height } = self.size;
@@ -206,9 +232,16 @@ mod tests {
         let luma = [50, 90, 120, 60, 70, 80];
         let apart = [&luma[..], &[100, 140], &[130, 90]].concat();
         let beside = [&luma[..], &[100, 130, 140, 90]].concat();
-        let apart = CameraPicture::new(size, format(false), apart).unwrap().to_rgb();
-        assert_eq!(apart, CameraPicture::new(size, format(true), beside).unwrap().to_rgb());
+        let picture_apart = CameraPicture::new(size, format(false), apart).unwrap();
+        let picture_beside = CameraPicture::new(size, format(true), beside).unwrap();
+        let apart = picture_apart.to_rgb();
+        assert_eq!(apart, picture_beside.to_rgb());
         assert_eq!(apart.pixel(2, 1), convert(colour, [80, 140, 90]));
+        for picture in [picture_apart, picture_beside] {
+            for (x, y) in [(0, 0), (2, 0), (2, 1)] {
+                assert_eq!(picture.colour(picture.stored(x, y)), apart.pixel(x, y));
+            }
+        }
     }
 
     #[test]

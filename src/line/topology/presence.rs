@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::PresenceError;
 use crate::config;
-use crate::inspection::{Frame, PartSource, Picture, Size};
+use crate::inspection::{CameraPicture, Frame, PartSource, Picture, Size};
 
 /// Cells a side into which a picture is divided.
 const CELLS: usize = 32;
@@ -36,7 +36,7 @@ impl Gate {
 
     /// Whether the picture shows more than the empty belt; one of another size does, because it
     /// cannot be told.
-    fn is_occupied(&self, picture: &Picture) -> bool {
+    fn is_occupied(&self, picture: &CameraPicture) -> bool {
         if picture.size() != self.size {
             return true;
         }
@@ -62,15 +62,15 @@ impl Gate {
     }
 }
 
-fn read(path: &Path) -> Result<Picture, PresenceError> {
+fn read(path: &Path) -> Result<CameraPicture, PresenceError> {
     let unreadable = |source| PresenceError { path: PathBuf::from(path), source };
     let picture = image::open(path).map_err(|error| unreadable(Arc::new(error)))?.to_rgb8();
     let size = Size { width: picture.width() as usize, height: picture.height() as usize };
-    Picture::from_rgb(size, picture.into_raw()).map_err(|error| unreadable(Arc::new(error)))
+    Ok(Picture::from_rgb(size, picture.into_raw()).map_err(|error| unreadable(Arc::new(error)))?.into())
 }
 
 /// Mean colour of each cell, over a grid of samples.
-fn cells(picture: &Picture) -> Vec<[f32; 3]> {
+fn cells(picture: &CameraPicture) -> Vec<[f32; 3]> {
     let Size { width, height } = picture.size();
     let (columns, rows) = (CELLS.min(width), CELLS.min(height));
     let mut means = Vec::with_capacity(columns * rows);
@@ -82,13 +82,15 @@ fn cells(picture: &Picture) -> Vec<[f32; 3]> {
             let (mut sum, mut count) = ([0.0; 3], 0.0);
             for y in (top..bottom).step_by(down) {
                 for x in (left..right).step_by(across) {
-                    for (sum, value) in sum.iter_mut().zip(picture.pixel(x, y)) {
+                    for (sum, value) in sum.iter_mut().zip(picture.stored(x, y)) {
                         *sum += f32::from(value);
                     }
                     count += 1.0;
                 }
             }
-            means.push(sum.map(|sum| sum / count));
+            // Of the mean, not of every sample: the conversion is linear, but for what it clips.
+            let mean = sum.map(|sum: f32| (sum / count).round() as u8);
+            means.push(picture.colour(mean).map(f32::from));
         }
     }
     means
