@@ -106,10 +106,9 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Way>> {
     }
     let batches = BATCHES.map(|batch| NonZeroUsize::new(batch).unwrap_or(NonZeroUsize::MIN));
     let mut spent = vec![[Spent::default(); BATCHES.len()]; models.len()];
-    let until = Instant::now() + Duration::from_secs(arguments.seconds);
-    let mut warm = false;
-    // The first round is for the arenas, and the last is finished.
-    while !warm || Instant::now() < until {
+    let mut until = None;
+    // The first round is for the arenas; one more is made, however short the time.
+    while until.is_none_or(|until| Instant::now() < until) || spent[0][0].runs == 0.0 {
         for ((_, _, model), spent) in models.iter_mut().zip(&mut spent) {
             for (&batch, spent) in batches.iter().zip(spent) {
                 let (began, cpu, mut runs) = (Instant::now(), cpu_seconds(), 0.0);
@@ -117,20 +116,20 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Way>> {
                     model.time_run(batch)?;
                     runs += 1.0;
                 }
-                if warm {
+                if until.is_some() {
                     spent.runs += runs;
                     spent.wall += began.elapsed().as_secs_f64();
                     spent.cpu += cpu_seconds() - cpu;
                 }
             }
         }
-        warm = true;
+        until.get_or_insert_with(|| Instant::now() + Duration::from_secs(arguments.seconds));
     }
     Ok(models
         .iter()
         .zip(&spent)
         .flat_map(|(&(threads, spinning, _), spent)| {
-            BATCHES.iter().zip(spent).filter(|(_, spent)| spent.runs > 0.0).map(move |(&batch, spent)| {
+            BATCHES.iter().zip(spent).map(move |(&batch, spent)| {
                 let frames = spent.runs * batch as f64;
                 Way {
                     threads,

@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(convert(television, [235, 128, 128]), [255; 3]);
         // 75 % bars of SMPTE RP 219: yellow and blue.
         assert_eq!(convert(television, [168, 44, 136]), [191, 191, 0]);
-        assert_eq!(convert(television, [28, 212, 120]), [1, 0, 191]);
+        assert_eq!(convert(television, [28, 212, 120]), [0, 0, 191]);
         assert_eq!(convert(television, [255, 128, 128]), [255; 3], "beyond white is white");
     }
 

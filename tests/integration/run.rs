@@ -367,7 +367,7 @@ fn a_frame_past_its_deadline_is_told_as_late_once_while_it_still_waits() {
     // Scoring takes far longer than the deadline allows.
     let bundle = site.folder.path().join("bundle");
     std::fs::remove_dir_all(&bundle).unwrap();
-    write_slow_bundle(&bundle, "1", 128.0, 400);
+    write_slow_bundle(&bundle, "1", 128.0, 3000);
     site.add("[batching]\nmax_batch = 64\nmax_wait_ms = 10000\nqueue_frames = 64");
     site.folder_camera("cam", 100, &[128; 5], "deadline_ms = 40");
     let (sender, decisions) = sync_channel(100);

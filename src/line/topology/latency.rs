@@ -50,6 +50,19 @@ impl Latencies {
     }
 }
 
+/// Percentiles of capture to decision, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+pub struct LatencySummary {
+    /// Half of the decisions came within this time.
+    pub p50_ms: f64,
+    /// 90 % of them.
+    pub p90_ms: f64,
+    /// 99 % of them.
+    pub p99_ms: f64,
+    /// All of them.
+    pub highest_ms: f64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 use ulid::Ulid;
 
 pub use error::{LineError, ModelError, PresenceError};
-pub use recorder::LatencySummary;
+pub use latency::LatencySummary;
 
 use super::batching::{BatchQueue, Batcher};
 use super::capture::{self, CaptureEvent};

@@ -10,7 +10,7 @@ use ulid::Ulid;
 
 use super::judgement::{Judgement, Subject};
 use super::keeper::Keeper;
-use super::latency::Latencies;
+use super::latency::{Latencies, LatencySummary};
 use super::part_desk::PartDesk;
 use super::parts::CombinedPart;
 use super::triggers::TriggerDesk;
@@ -28,19 +28,6 @@ struct State {
     gone: HashMap<Arc<str>, Instant>,
     since: Instant,
     all: Latencies,
-}
-
-/// Percentiles of capture to decision, milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
-pub struct LatencySummary {
-    /// Half of the decisions came within this time.
-    pub p50_ms: f64,
-    /// 90 % of them.
-    pub p90_ms: f64,
-    /// 99 % of them.
-    pub p99_ms: f64,
-    /// All of them.
-    pub highest_ms: f64,
 }
 
 /// Makes decision records. Shared by everybody who decides.
