@@ -104,10 +104,11 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PresetName {
-    /// Half of standard's time: about 60 CPU seconds (no AVX-512) on up to 300 pictures of 256x256;
-    /// measured up to 0.01 image AUROC below standard, means of three seeds
+    /// Less than half of standard's time: about 38 CPU seconds (no AVX-512) on up to 300 pictures of
+    /// 256x256; image AUROC, means of three seeds, 0.005 below standard or less on fixed parts, 0.03
+    /// below on turned ones
     Fast,
-    /// The default: about 130 CPU seconds there, 80 seconds on two cores
+    /// The default: about 88 CPU seconds there, 55 seconds on two cores
     Standard,
     /// The authors' schedule, raw features and score: 200 passes over every pixel, hours; for
     /// comparison

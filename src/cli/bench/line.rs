@@ -28,6 +28,8 @@ pub(super) struct Wish<'a> {
     pub(super) provider: Provider,
     pub(super) cameras: &'a [usize],
     pub(super) frame: Size,
+    pub(super) max_batch: u32,
+    pub(super) max_wait_ms: u32,
     pub(super) seconds: u64,
 }
 
@@ -206,9 +208,12 @@ fn configuration(folder: &Path, wish: &Wish<'_>, cameras: usize, rate: f64, port
     let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
     let mut text = format!(
         "[station]\nsite = \"bench\"\nline = \"bench\"\nstation = \"bench\"\n[model]\nbundle = {}\nproviders = [\"{}\"]\nrequired = true\n\
+         [batching]\nmax_batch = {}\nmax_wait_ms = {}\n\
          [outbox]\nfile = {}\n[mqtt.broker]\nkind = \"embedded\"\nlisten = \"127.0.0.1:{port}\"\n",
         quoted(&bundle),
         wish.provider,
+        wish.max_batch,
+        wish.max_wait_ms,
         quoted(&folder.join("outbox.sqlite")),
     );
     let Size { width, height } = wish.frame;

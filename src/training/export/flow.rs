@@ -5,7 +5,7 @@
 
 use ndarray::Array2;
 
-use super::graph::{GraphBuilder, integer_attribute, integers_attribute};
+use super::graph::{GraphBuilder, float_attribute, integer_attribute, integers_attribute};
 use crate::scoring::Layout;
 use crate::training::flow::{FoldedBlock, FoldedFlow};
 
@@ -28,18 +28,27 @@ pub(super) fn append(
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let cells = rows * columns;
     let name = |part: &str| format!("flow{level}/{part}");
-    let features = to_rows_and_columns(graph, level, flow.source.pooling, (features, layout));
+    let scale = graph.floats(&name("scale"), &[channels], flow.input_scale.iter().copied());
+    let shift = graph.floats(&name("shift"), &[channels], flow.input_shift.iter().copied());
+    let channels_first = layout == Layout::Nchw || flow.source.pooling > 1;
+    // While channels come first they are standardised in one pass, beside the average.
+    let standardise = channels_first.then(|| {
+        let zero = graph.floats(&name("zero"), &[channels], vec![0.0; channels]);
+        let one = graph.floats(&name("one"), &[channels], vec![1.0; channels]);
+        [scale.clone(), shift.clone(), zero, one]
+    });
+    let features = to_rows_and_columns(graph, level, flow.source.pooling, (features, layout), standardise.as_ref());
 
     // 0 keeps the batch axis: were the map of another size than the flow's grid, the Reshape would
     // fail instead of mixing cells of different pictures.
     let grid = graph.integers(&name("grid"), &[0, cells as i64, channels as i64]);
     let grid = graph.node("Reshape", &[&features, &grid], &name("cells"), vec![]);
     let vectors = graph.integers(&name("vectors"), &[-1, channels as i64]);
-    let raw = graph.node("Reshape", &[&grid, &vectors], &name("raw"), vec![]);
-    let scale = graph.floats(&name("scale"), &[channels], flow.input_scale.iter().copied());
-    let shift = graph.floats(&name("shift"), &[channels], flow.input_shift.iter().copied());
-    let scaled = graph.node("Mul", &[&raw, &scale], &name("scaled"), vec![]);
-    let mut x = graph.node("Add", &[&scaled, &shift], &name("x"), vec![]);
+    let mut x = graph.node("Reshape", &[&grid, &vectors], &name("rows"), vec![]);
+    if !channels_first {
+        let scaled = graph.node("Mul", &[&x, &scale], &name("scaled"), vec![]);
+        x = graph.node("Add", &[&scaled, &shift], &name("x"), vec![]);
+    }
 
     let second = channels / 2;
     let halves = graph.integers(&name("halves"), &[(channels - second) as i64, second as i64]);
@@ -77,12 +86,15 @@ pub(super) fn append(
     graph.node("Reshape", &[&mean, &map], output, vec![]);
 }
 
-/// The map as `[batch, row, column, channel]`, averaged over its neighbourhood where wanted.
+/// The map as `[batch, row, column, channel]`, averaged over its neighbourhood where wanted; with
+/// `standardise` (scale, shift, 0 and 1 of every channel), which takes a map that has its channels first
+/// or is averaged, standardised, too.
 pub(super) fn to_rows_and_columns(
     graph: &mut GraphBuilder,
     level: usize,
     pooling: usize,
     (features, layout): (&str, Layout),
+    standardise: Option<&[String; 4]>,
 ) -> String {
     let name = |part: &str| format!("flow{level}/{part}");
     let transpose = |graph: &mut GraphBuilder, from: &str, to: &str, order: [i64; 4]| {
@@ -108,6 +120,11 @@ pub(super) fn to_rows_and_columns(
             ];
             features = graph.node("AveragePool", &[&features], &name(part), attributes);
         }
+    }
+    if let Some([scale, shift, mean, variance]) = standardise {
+        let attributes = vec![float_attribute("epsilon", 0.0)];
+        let inputs = [&features, scale, shift, mean, variance];
+        features = graph.node("BatchNormalization", &inputs.map(String::as_str), &name("standardised"), attributes);
     }
     match layout {
         Layout::Nhwc => features,

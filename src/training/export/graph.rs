@@ -96,6 +96,16 @@ pub(super) fn integer_attribute(name: &str, value: i64) -> AttributeProto {
     }
 }
 
+/// An attribute of one number.
+pub(super) fn float_attribute(name: &str, value: f32) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Float as i32),
+        f: Some(value),
+        ..Default::default()
+    }
+}
+
 /// Length of an axis in a declared shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Axis {

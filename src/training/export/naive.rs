@@ -23,7 +23,7 @@ pub(super) fn append(
 ) {
     let FoldedFlow { rows, columns, channels, .. } = *folded;
     let name = |part: &str| format!("naive{level}/{part}");
-    let features = to_rows_and_columns(graph, level, folded.source.pooling, (features, layout));
+    let features = to_rows_and_columns(graph, level, folded.source.pooling, (features, layout), None);
     let vectors = graph.integers(&name("vectors"), &[-1, channels as i64]);
     let raw = graph.node("Reshape", &[&features, &vectors], &name("raw"), vec![]);
     let scale = graph.floats(&name("scale"), &[channels], folded.input_scale.iter().copied());
