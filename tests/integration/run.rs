@@ -443,7 +443,9 @@ pub(crate) fn decide_until(decisions: &Receiver<Decision>, wanted: impl Fn(&Deci
 
 #[test]
 fn a_running_line_takes_a_newly_activated_model_over_and_stays_with_the_former_when_it_is_torn() {
-    let mut site = Site::new("[model]\nregistry = \"registry\"\nthreads = 1\n").embedded();
+    // Room for a machine that pauses: what is shed then would not be the change's fault.
+    let mut site =
+        Site::new("[model]\nregistry = \"registry\"\nthreads = 1\n[batching]\nqueue_frames = 1024\n").embedded();
     let registry = site.folder.path().join("registry");
     let activate = |name: &str| {
         std::fs::write(registry.join("new"), format!("{name}\n")).unwrap();
