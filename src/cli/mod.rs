@@ -42,6 +42,20 @@ impl ConfigArguments {
     }
 }
 
+/// The backbone that models are trained on.
+#[derive(Debug, clap::Args)]
+pub(super) struct BackboneArgument {
+    /// Backbone that the model is trained on: ONNX with a TOML of the same name beside it
+    #[arg(
+        id = "backbone",
+        long = "backbone",
+        value_name = "FILE.onnx",
+        default_value = ".runtime/efficientnet_lite0.onnx",
+        env = "LINEGATE_BACKBONE"
+    )]
+    file: std::path::PathBuf,
+}
+
 /// How the configuration wants models to be opened.
 pub(super) fn session_options(model: &crate::config::ModelConfig) -> SessionOptions {
     let provider = |name: &ProviderName| match name {

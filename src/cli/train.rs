@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use clap::ValueEnum;
 
+use super::BackboneArgument;
 use super::progress::Bars;
 use crate::bundle::Bundle;
 use crate::config::{ImageSize, Orientation, Preset, TrainingConfig, parse_image_size};
@@ -39,14 +40,8 @@ pub(super) struct Arguments {
     /// Training configuration (TOML); flags below override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Backbone: ONNX with a TOML of the same name beside it
-    #[arg(
-        long,
-        value_name = "FILE.onnx",
-        default_value = ".runtime/efficientnet_lite0.onnx",
-        env = "LINEGATE_BACKBONE"
-    )]
-    backbone: PathBuf,
+    #[command(flatten)]
+    backbone: BackboneArgument,
     /// Starting point of the settings: fast, standard or paper
     #[arg(long, value_enum)]
     preset: Option<PresetName>,
@@ -166,7 +161,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         data: arguments.data.clone(),
         groups: arguments.groups.clone(),
         out: arguments.out.clone(),
-        backbone: arguments.backbone.clone(),
+        backbone: arguments.backbone.file.clone(),
         name: arguments.name.clone(),
         from: arguments.from.clone(),
         settings,

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::bundle::Bundle;
 use crate::scoring::{Model, Provider, SessionOptions};
+use crate::training::cost::cpu_seconds;
 
 /// Find the threads and the batch that score a bundle fastest on this machine
 ///
@@ -150,12 +151,6 @@ fn choose(ways: &[Way]) -> Way {
     let alike = ways.iter().filter(|way| way.frames_per_second >= ALIKE * best);
     let chosen = alike.min_by_key(|way| (way.batch, way.threads, way.spinning));
     chosen.cloned().expect("the best is within 3 % of itself")
-}
-
-/// Processor seconds of this process so far, all threads.
-pub(super) fn cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 #[cfg(test)]

@@ -4,14 +4,10 @@ use std::time::Instant;
 
 use crate::bundle::Phase;
 
-/// Processor seconds of this process so far, all threads; 0 where `/proc` cannot be read.
+/// Processor seconds of this process so far, all threads.
 pub(crate) fn cpu_seconds() -> f64 {
-    // Fields 14 and 15 count clock ticks, of which Linux shows 100 a second to user space; the
-    // second field may hold spaces, but ends with the last parenthesis.
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |i: usize| fields.get(i).and_then(|v| v.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 /// Highest resident memory of this process so far, MiB; 0 where `/proc` cannot be read.

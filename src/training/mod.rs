@@ -2,7 +2,7 @@
 
 pub mod bench;
 pub mod calibration;
-mod cost;
+pub(crate) mod cost;
 pub mod dataset;
 mod defects;
 pub mod evaluation;

@@ -31,8 +31,8 @@ pub struct Settings {
     pub seed: u64,
     /// Training threads, at least 1.
     pub threads: usize,
-    /// Coupling blocks per level; the authors' 8. Half as many tell as much on every set that was
-    /// measured, if they take more steps, and cost half in training and on the line.
+    /// Coupling blocks per level; the authors' 8. Half as many tell about as much on every set
+    /// that was measured, if they take more steps, and cost half in training and on the line.
     pub blocks: usize,
     /// Coupling blocks of the finest map's level, which has three quarters of the cells and tells least;
     /// none is as many as the others have.

@@ -1,36 +1,11 @@
 //! `linegate bench` and `linegate tune`: what scoring costs, beside something else in the same run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::atomic::AtomicBool;
 
-use linegate::config::Preset;
-use linegate::inspection::Size;
-use linegate::training::settings::Settings;
-use linegate::training::{Silent, TrainOptions, train};
 use serde_json::Value;
 
-use crate::support::parts::{PartSet, backbone};
-
-/// A bundle that has hardly learned anything.
-fn bundle(folder: &Path) -> PathBuf {
-    PartSet::write(folder, 16, 2);
-    let settings = Settings {
-        size: Size { width: 64, height: 64 },
-        steps: Some(2),
-        batch_pixels: 64,
-        abnormal_pixels: 8,
-        beside_pixels: 8,
-        hidden_width: Some(16),
-        synthesised: 2,
-        ..Settings::preset(Preset::Fast)
-    };
-    let out = folder.join("bundle");
-    let (data, name) = (folder.to_owned(), None);
-    let options = TrainOptions { data, groups: None, out, backbone: backbone(), name, from: None, settings };
-    train(&options, &Silent, &AtomicBool::new(false)).unwrap();
-    options.out
-}
+use crate::support::parts::{backbone, hardly_trained};
 
 fn linegate(command: &str, bundle: &Path, further: &[&str]) -> Output {
     let mut linegate = Command::new(env!("CARGO_BIN_EXE_linegate"));
@@ -48,7 +23,7 @@ fn number(value: &Value, key: &str) -> f64 {
 #[test]
 fn the_cost_of_a_bundle_is_told_beside_the_backbones_and_a_missing_backbone_by_its_name() {
     let folder = tempfile::tempdir().unwrap();
-    let bundle = bundle(folder.path());
+    let bundle = hardly_trained(folder.path()).path;
     let backbone = backbone();
     let cost =
         told(&linegate("bench", &bundle, &["--steps", "2", "--naive", "--backbone", backbone.to_str().unwrap()]));
@@ -70,7 +45,7 @@ fn the_cost_of_a_bundle_is_told_beside_the_backbones_and_a_missing_backbone_by_i
 #[test]
 fn lines_of_test_cameras_are_run_to_the_broker_and_back_and_told_beside_the_session_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let bundle = bundle(folder.path());
+    let bundle = hardly_trained(folder.path()).path;
     let further = ["--line", "--seconds", "2", "--frame", "96x64", "--cameras", "2"];
     let cost = told(&linegate("bench", &bundle, &further));
     assert!(number(&cost, "throughput_ratio_pipeline_to_session") > 0.0, "{cost}");
@@ -85,7 +60,7 @@ fn lines_of_test_cameras_are_run_to_the_broker_and_back_and_told_beside_the_sess
 #[test]
 fn tuning_names_one_of_the_ways_it_measured() {
     let folder = tempfile::tempdir().unwrap();
-    let bundle = bundle(folder.path());
+    let bundle = hardly_trained(folder.path()).path;
     let tuning = told(&linegate("tune", &bundle, &["--seconds", "1"]));
     let ways = tuning["ways"].as_array().unwrap();
     assert!(ways.contains(&tuning["chosen"]), "{tuning}");

@@ -6,27 +6,14 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use image::{Rgb, RgbImage};
-use linegate::config::{CameraConfig, TriggerMode};
+use linegate::config::CameraConfig;
 use linegate::inspection::{Frame, NotInspected, PartSource, Size};
 use linegate::line::capture::{Capture, CaptureError, CaptureEvent, LaunchDescription};
 
+use crate::support::camera;
+
 /// Longest that a test waits for one event: far more than any machine needs.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-fn camera(pipeline: &str, parameters: &str) -> CameraConfig {
-    CameraConfig {
-        name: "cam".into(),
-        pipeline: pipeline.into(),
-        parameters: toml::from_str(parameters).unwrap(),
-        deadline_ms: None,
-        region_of_interest: None,
-        watchdog_ms: None,
-        trigger: TriggerMode::Free,
-        trigger_timeout_ms: 1000,
-        presence: None,
-        ends: true,
-    }
-}
 
 fn folder(path: &Path, more: &str) -> CameraConfig {
     camera("folder", &format!("location = {:?}\nrate = 100\n{more}", path.to_str().unwrap()))

@@ -1,33 +1,15 @@
 //! What a frame costs on its way through the scoring path, beside its time.
 
-use std::sync::atomic::AtomicBool;
-
-use linegate::config::Preset;
 use linegate::decision::Decider;
 use linegate::inspection::{CameraPicture, PixelFormat, Size, Verdict, YuvColour, YuvMatrix};
 use linegate::scoring::{Model, PictureFitter, SessionOptions};
-use linegate::training::settings::Settings;
-use linegate::training::{Silent, TrainOptions, train};
 
-use crate::support::parts::{PartSet, backbone};
+use crate::support::parts::hardly_trained;
 
 #[test]
 fn a_frame_that_is_accepted_allocates_nothing_for_pixels_or_maps_once_the_line_is_warm() {
     let folder = tempfile::tempdir().unwrap();
-    PartSet::write(folder.path(), 16, 2);
-    let settings = Settings {
-        size: Size { width: 64, height: 64 },
-        steps: Some(2),
-        batch_pixels: 64,
-        abnormal_pixels: 8,
-        beside_pixels: 8,
-        hidden_width: Some(16),
-        synthesised: 2,
-        ..Settings::preset(Preset::Fast)
-    };
-    let (data, out) = (folder.path().to_owned(), folder.path().join("bundle"));
-    let options = TrainOptions { data, groups: None, out, backbone: backbone(), name: None, from: None, settings };
-    let mut bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    let mut bundle = hardly_trained(folder.path());
     // Whatever two steps have learned: an accepted part is what this is about.
     bundle.manifest.calibration.image.normal = f32::MAX;
     bundle.manifest.calibration.minimum_area = 4;

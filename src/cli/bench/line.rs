@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
-use super::super::tune::cpu_seconds;
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::inspection::{Size, Verdict};
 use crate::line::publishing::{Observation, Subscriber, SubscriberOptions};
 use crate::line::topology::Line;
 use crate::scoring::{Model, Provider, SessionOptions};
+use crate::training::cost::cpu_seconds;
 
 /// Beyond what the session alone can score, so that a frame always waits.
 const OVERLOAD: f64 = 1.3;
@@ -62,7 +62,8 @@ struct Percentiles {
 /// Every run, and the session alone.
 #[derive(Debug, Serialize)]
 pub(super) struct LineCost {
-    /// Scored frames a second of one overloaded camera by those of the session alone.
+    /// Scored frames a second of the overloaded line with the first number of cameras by those of the
+    /// session alone.
     throughput_ratio_pipeline_to_session: f64,
     /// The session alone, frames a second; measured before and behind every overloaded run.
     session_frames_per_second: f64,
@@ -98,7 +99,7 @@ impl LineCost {
         }
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         Ok(Self {
-            throughput_ratio_pipeline_to_session: ratios.first().copied().unwrap_or(f64::NAN),
+            throughput_ratio_pipeline_to_session: *ratios.first().context("there is no number of cameras")?,
             session_frames_per_second: mean(&sessions),
             session_cpu_ms: mean(&cpu),
             runs,

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use serde::Serialize;
 
 use self::line::{LineCost, Wish};
 use self::scoring::ScoringCost;
+use super::BackboneArgument;
 use crate::bundle::Bundle;
 use crate::inspection::Size;
-use crate::scoring::{FeatureExtractor, Provider, SessionOptions};
-use crate::training::bench::{training_step, write_naive_model};
+use crate::scoring::{BackboneSpec, Provider};
+use crate::training::bench::{StepCost, training_step, write_naive_model};
 
 /// Measure how fast this machine trains, and with --bundle how fast it scores
 ///
@@ -40,14 +42,8 @@ pub(super) struct Arguments {
     /// Measure scoring with this bundle
     #[arg(long, value_name = "BUNDLE")]
     bundle: Option<PathBuf>,
-    /// The backbone that the bundle was trained on, to compare with
-    #[arg(
-        long,
-        value_name = "FILE.onnx",
-        default_value = ".runtime/efficientnet_lite0.onnx",
-        env = "LINEGATE_BACKBONE"
-    )]
-    backbone: PathBuf,
+    #[command(flatten)]
+    backbone: BackboneArgument,
     /// Measure the same model with nothing folded, too
     #[arg(long, requires = "bundle", conflicts_with = "line")]
     naive: bool,
@@ -86,20 +82,25 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     if let Some(folder) = &arguments.outbox {
         let costs = outbox::measure(folder, arguments.seconds)?;
-        if arguments.json {
-            println!("{}", serde_json::to_string_pretty(&costs)?);
-        } else {
-            outbox::print(&costs);
-        }
-        return Ok(ExitCode::SUCCESS);
+        return tell(arguments.json, &costs, || outbox::print(&costs));
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let threads = if arguments.threads == 0 { cores } else { arguments.threads };
     let costs = training_step(threads, arguments.steps as usize)?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&costs)?);
-        return Ok(ExitCode::SUCCESS);
+    tell(arguments.json, &costs, || print_steps(&costs))
+}
+
+/// Prints what was measured for machines or for people.
+fn tell(json: bool, cost: &impl Serialize, print: impl FnOnce()) -> anyhow::Result<ExitCode> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(cost)?);
+    } else {
+        print();
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_steps(costs: &[StepCost]) {
     println!("channels  threads  ms a step  GFLOP/s  of peak  speed-up");
     for cost in costs {
         println!(
@@ -112,7 +113,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             cost.speed_up
         );
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn score(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -124,19 +124,13 @@ fn score(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let folder = tempfile::tempdir()?;
     let naive = folder.path().join("naive.onnx");
     if arguments.naive {
-        let options = SessionOptions { threads: 1, ..SessionOptions::default() };
-        let backbone = FeatureExtractor::load(&arguments.backbone, bundle.manifest.preprocessing.size, &options)
+        let spec = BackboneSpec::beside(&arguments.backbone.file)
             .context("the backbone that the bundle was trained on (--backbone) cannot be used")?;
-        write_naive_model(&bundle, &arguments.backbone, backbone.spec(), &naive)?;
+        write_naive_model(&bundle, &arguments.backbone.file, &spec, &naive)?;
     }
     let naive = arguments.naive.then_some(naive.as_path());
-    let cost = ScoringCost::measure(&bundle, &arguments.backbone, arguments.provider, arguments.steps, naive)?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&cost)?);
-    } else {
-        cost.print();
-    }
-    Ok(ExitCode::SUCCESS)
+    let cost = ScoringCost::measure(&bundle, &arguments.backbone.file, arguments.provider, arguments.steps, naive)?;
+    tell(arguments.json, &cost, || cost.print())
 }
 
 fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -150,12 +144,7 @@ fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         seconds: arguments.seconds.into(),
     };
     let cost = LineCost::measure(&wish, &|what| eprintln!("{what}"))?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&cost)?);
-    } else {
-        cost.print();
-    }
-    Ok(ExitCode::SUCCESS)
+    tell(arguments.json, &cost, || cost.print())
 }
 
 /// A frame size as `WIDTHxHEIGHT`.

@@ -12,6 +12,7 @@ use crate::inspection::{
     Verdict,
 };
 use crate::line::outbox::Outbox;
+use crate::training::cost::cpu_seconds;
 
 /// Decisions a second.
 const RATE: u32 = 500;
@@ -42,7 +43,7 @@ fn one(folder: &Path, seconds: u32, durability: Durability) -> anyhow::Result<Ou
     let count = RATE * seconds;
     let mut waits = Vec::with_capacity(count as usize);
     let mut after = 0;
-    let (started, cpu) = (Instant::now(), cpu_time());
+    let (started, cpu) = (Instant::now(), cpu_seconds());
     for number in 1..=count {
         let decision = decision(number.into());
         let since = Instant::now();
@@ -56,7 +57,7 @@ fn one(folder: &Path, seconds: u32, durability: Durability) -> anyhow::Result<Ou
         std::thread::sleep((Duration::from_secs(1) * number / RATE).saturating_sub(started.elapsed()));
     }
     outbox.settle()?;
-    let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_time().saturating_sub(cpu).as_secs_f64());
+    let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     waits.sort_by(f64::total_cmp);
     let quantile = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize];
     Ok(OutboxCost {
@@ -81,12 +82,6 @@ pub(super) fn print(costs: &[OutboxCost]) {
             cost.append_p99_ms
         );
     }
-}
-
-/// Processor time of this process.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 /// A reject as a line makes them.

@@ -4,7 +4,7 @@ mod assemble;
 mod judge;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 
 use super::progress::Bars;
-use super::{ConfigArguments, session_options};
+use super::{BackboneArgument, ConfigArguments, session_options};
 use crate::bundle::Bundle;
 use crate::config::{Config, Retrain, TrainingConfig};
 use crate::registry::{GATE_RULE, GateFigures, Registry, first_gate, gate};
@@ -30,14 +30,8 @@ use report::{Judged, Outcome, Report};
 pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Backbone: ONNX with a TOML of the same name beside it
-    #[arg(
-        long,
-        value_name = "FILE.onnx",
-        default_value = ".runtime/efficientnet_lite0.onnx",
-        env = "LINEGATE_BACKBONE"
-    )]
-    backbone: PathBuf,
+    #[command(flatten)]
+    backbone: BackboneArgument,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -70,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         data: assembled.root().to_owned(),
         groups: assembled.groups.clone(),
         out: work.path().join("challenger"),
-        backbone: arguments.backbone.clone(),
+        backbone: arguments.backbone.file.clone(),
         name: Some(name(champion.as_ref(), &retrain.base)),
         from: None,
         settings: settings(&training, champion.as_ref()),

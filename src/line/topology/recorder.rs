@@ -15,7 +15,7 @@ use super::part_desk::PartDesk;
 use super::parts::CombinedPart;
 use super::triggers::TriggerDesk;
 use crate::config::{Config, Decisions, Policy, Station};
-use crate::inspection::{CameraPicture, DECISION_SCHEMA_VERSION, Decision, Latency, Verdict};
+use crate::inspection::{CameraPicture, DECISION_SCHEMA_VERSION, Decision, Latency, PartSource, Stamp, Verdict};
 use crate::line::publishing::{Delivery, Handing, Stats};
 
 struct State {
@@ -156,18 +156,8 @@ impl Recorder {
                 Latency { decide_ms: (ms(spent) - known).max(0.0), ..split }
             }
         };
-        state.sequence += 1;
-        let decided_us = utc_us();
         let boundaries = model.as_ref().map(|(_, boundaries)| *boundaries);
         let mut decision = Decision {
-            schema_version: DECISION_SCHEMA_VERSION,
-            result_id: Ulid::generate().to_string(),
-            boot_id: self.boot_id.clone(),
-            sequence: state.sequence,
-            site: self.station.site.clone(),
-            line: self.station.line.clone(),
-            station: self.station.station.clone(),
-            camera: subject.camera.to_string(),
             frame: subject.id.0,
             part_id: subject.part_id.as_deref().map(Into::into),
             part_source: subject.part_source,
@@ -180,18 +170,10 @@ impl Recorder {
             boundary: boundaries.map(|b| b.normal),
             regions: outcome.regions,
             model: model.map(|(identity, _)| identity),
-            captured_us: subject.captured.utc_us,
-            captured_source: subject.captured.source,
-            decided_us,
-            published_us: decided_us,
             latency,
             deadline_ms: subject.deadline.map(|deadline| deadline.as_millis() as u64),
             deadline_met: subject.deadline.map(|deadline| spent <= deadline),
-            replayed: false,
-            age_ms: None,
-            image_ref: None,
-            heatmap_ref: None,
-            combined: None,
+            ..self.numbered(&mut state, &subject.camera, subject.captured)
         };
         let place = self.archive_place(&mut decision, subject.picture.as_ref(), map.is_some());
         state.count(&decision, ms(spent));
@@ -259,10 +241,27 @@ impl Recorder {
     /// A combined verdict is a decision like any other: numbered, durable, replayed.
     fn record_part(&self, state: &mut State, part: CombinedPart) -> Handing<'_> {
         let spent = part.captured.monotonic.elapsed();
-        state.sequence += 1;
         state.stats.parts += 1;
-        let decided_us = utc_us();
         self.hand_over(Decision {
+            frame: state.stats.parts,
+            part_source: part.identified_by,
+            part_id: part.part_id.as_deref().map(Into::into),
+            verdict: part.verdict,
+            eject: self.eject(part.verdict),
+            reasons: part.reasons,
+            latency: Latency { queue_ms: ms(spent), ..Latency::default() },
+            deadline_ms: Some(part.window.as_millis() as u64),
+            deadline_met: Some(spent <= part.window),
+            combined: Some(part.combined),
+            ..self.numbered(state, &part.name, part.captured)
+        })
+    }
+
+    /// A decision with the next number that says nothing yet: never good by default.
+    fn numbered(&self, state: &mut State, camera: &str, captured: Stamp) -> Decision {
+        state.sequence += 1;
+        let decided_us = utc_us();
+        Decision {
             schema_version: DECISION_SCHEMA_VERSION,
             result_id: Ulid::generate().to_string(),
             boot_id: self.boot_id.clone(),
@@ -270,32 +269,32 @@ impl Recorder {
             site: self.station.site.clone(),
             line: self.station.line.clone(),
             station: self.station.station.clone(),
-            camera: part.name.to_string(),
-            frame: state.stats.parts,
-            part_source: part.identified_by,
-            part_id: part.part_id.as_deref().map(Into::into),
+            camera: camera.to_owned(),
+            frame: 0,
+            part_id: None,
+            part_source: PartSource::None,
             trigger: None,
-            verdict: part.verdict,
-            eject: self.eject(part.verdict),
-            reasons: part.reasons,
+            verdict: Verdict::NotInspected,
+            eject: true,
+            reasons: Vec::new(),
             image_score: None,
             threshold: None,
             boundary: None,
             regions: Vec::new(),
             model: None,
-            captured_us: part.captured.utc_us,
-            captured_source: part.captured.source,
+            captured_us: captured.utc_us,
+            captured_source: captured.source,
             decided_us,
             published_us: decided_us,
-            latency: Latency { queue_ms: ms(spent), ..Latency::default() },
-            deadline_ms: Some(part.window.as_millis() as u64),
-            deadline_met: Some(spent <= part.window),
+            latency: Latency::default(),
+            deadline_ms: None,
+            deadline_met: None,
             replayed: false,
             age_ms: None,
             image_ref: None,
             heatmap_ref: None,
-            combined: Some(part.combined),
-        })
+            combined: None,
+        }
     }
 
     /// Names the archived files in a decision that is to be kept and has a place in the queue.

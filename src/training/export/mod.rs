@@ -13,8 +13,7 @@ mod splice;
 mod tile;
 mod torch;
 
-#[allow(
-    missing_docs,
+#[expect(
     unreachable_pub,
     clippy::all,
     clippy::pedantic,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
-use linegate::config::{CameraConfig, TriggerMode};
+use linegate::config::CameraConfig;
 use linegate::inspection::{Frame, TimeSource};
 use linegate::line::capture::{Capture, CaptureEvent};
 
@@ -55,18 +55,7 @@ impl Drop for Camera {
 }
 
 fn camera(pipeline: &str, parameters: &str, watchdog_ms: Option<u64>) -> CameraConfig {
-    CameraConfig {
-        name: "cam".into(),
-        pipeline: pipeline.into(),
-        parameters: toml::from_str(parameters).unwrap(),
-        deadline_ms: None,
-        region_of_interest: None,
-        watchdog_ms,
-        trigger: TriggerMode::Free,
-        trigger_timeout_ms: 1000,
-        presence: None,
-        ends: false,
-    }
+    CameraConfig { watchdog_ms, ends: false, ..crate::support::camera(pipeline, parameters) }
 }
 
 /// File descriptors and resident memory in KiB of this process.
@@ -194,10 +183,8 @@ fn shows_life(frame: &Frame, life: u64) -> bool {
         && frame.picture.to_rgb().rgb().iter().all(|&value| value.abs_diff(grey) <= 6)
 }
 
-#[test]
-#[ignore = "a server that runs until it is killed: the tests below start it as a process"]
-fn an_rtsp_server_serves() {
-    let Ok(task) = std::env::var(SERVE) else { return };
+/// Serves until the process is killed.
+fn serve_rtsp(task: &str) {
     let (port, life) = task.split_once(' ').unwrap();
     let (grey, width, height) = look(life.parse().unwrap());
     let colour = u32::from_be_bytes([255, grey, grey, grey]);
@@ -217,11 +204,16 @@ fn an_rtsp_server_serves() {
     gstreamer::glib::MainLoop::new(None, false).run();
 }
 
+/// Runs the test, or in a process that the test started, the server.
 fn rtsp_camera(protocol: &str) {
+    if let Ok(task) = std::env::var(SERVE) {
+        return serve_rtsp(&task);
+    }
     let port = free_port();
+    let test = format!("faults::cameras::an_rtsp_server_over_{protocol}_may_die_and_return");
     let serve = |life: u64| {
         let server = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "faults::cameras::an_rtsp_server_serves", "--ignored"])
+            .args(["--exact", &test])
             .env(SERVE, format!("{port} {life}"))
             .stdout(Stdio::null())
             .spawn()

@@ -13,3 +13,19 @@ pub(crate) fn free_port() -> u16 {
 pub(crate) fn root() -> std::path::PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").expect("run by cargo").into()
 }
+
+/// A camera that runs freely and ends with its stream; `parameters` as TOML.
+pub(crate) fn camera(pipeline: &str, parameters: &str) -> linegate::config::CameraConfig {
+    linegate::config::CameraConfig {
+        name: "cam".into(),
+        pipeline: pipeline.into(),
+        parameters: toml::from_str(parameters).unwrap(),
+        deadline_ms: None,
+        region_of_interest: None,
+        watchdog_ms: None,
+        trigger: linegate::config::TriggerMode::Free,
+        trigger_timeout_ms: 1000,
+        presence: None,
+        ends: true,
+    }
+}

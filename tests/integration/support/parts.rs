@@ -2,8 +2,13 @@
 //! bar; a defect is a dark blot or a bright scratch.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
+use linegate::bundle::Bundle;
+use linegate::config::Preset;
 use linegate::inspection::{Mask, Picture, Size};
+use linegate::training::settings::Settings;
+use linegate::training::{Silent, TrainOptions, train};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -14,6 +19,24 @@ pub(crate) fn backbone() -> PathBuf {
     let path = crate::support::root().join(".runtime/efficientnet_lite0.onnx");
     assert!(path.exists(), "{} is missing: run deploy/setup.sh", path.display());
     path
+}
+
+/// A bundle of 64 x 64 pixels that has hardly learned anything, in `folder/bundle`.
+pub(crate) fn hardly_trained(folder: &Path) -> Bundle {
+    PartSet::write(folder, 16, 2);
+    let settings = Settings {
+        size: Size { width: 64, height: 64 },
+        steps: Some(2),
+        batch_pixels: 64,
+        abnormal_pixels: 8,
+        beside_pixels: 8,
+        hidden_width: Some(16),
+        synthesised: 2,
+        ..Settings::preset(Preset::Fast)
+    };
+    let (data, out) = (folder.to_owned(), folder.join("bundle"));
+    let options = TrainOptions { data, groups: None, out, backbone: backbone(), name: None, from: None, settings };
+    train(&options, &Silent, &AtomicBool::new(false)).unwrap()
 }
 
 /// A data set of made-up parts on disk.
