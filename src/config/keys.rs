@@ -82,7 +82,7 @@ pub(super) const LINE: &[Key] = &[
     may(
         "batching",
         Kind::Table(&[
-            may("max_batch", Kind::Integer(1, 64)),
+            may("max_batch", Kind::Integer(0, 64)),
             may("max_wait_ms", Kind::Integer(0, 10_000)),
             may("queue_frames", Kind::Integer(1, 1024)),
             may("shed", Kind::Choice(&["oldest", "newest"])),
@@ -120,6 +120,7 @@ const MODEL: &[Key] = &[
     may("public_key_file", Kind::Path),
     may("providers", Kind::List(1, &Kind::Choice(&["tensorrt", "cuda", "openvino", "cpu"]))),
     may("required", Kind::Bool),
+    may("sessions", Kind::Integer(0, 64)),
     may("threads", Kind::Integer(0, 256)),
     may("spinning", Kind::Bool),
 ];

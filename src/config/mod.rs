@@ -3,6 +3,7 @@
 //! A file is parsed, what the environment and the command line say is put over it, and the whole is
 //! checked against one table of keys: all problems at once, each where it was written.
 
+mod batching;
 mod document;
 mod keys;
 mod load;
@@ -15,9 +16,10 @@ mod walk;
 
 use std::path::Path;
 
+pub use batching::{Batching, ShedPolicy};
 pub use model::{
-    Archive, Batching, Broker, CameraConfig, Config, Decisions, Durability, ModelConfig, Mqtt, Outbox, Policy,
-    ProviderName, Retrain, ShedPolicy, Station, Tls, TriggerMode,
+    Archive, Broker, CameraConfig, Config, Decisions, Durability, ModelConfig, Mqtt, Outbox, Policy, ProviderName,
+    Retrain, Station, Tls, TriggerMode,
 };
 pub use part::{PartConfig, PartRule, Presence};
 pub use problem::{ConfigError, Problem};

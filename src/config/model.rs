@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::batching::Batching;
 use super::part::{PartConfig, Presence};
 use crate::inspection::Rectangle;
 
@@ -89,7 +90,11 @@ pub struct ModelConfig {
     /// Refuse to start when the first provider cannot be had.
     #[serde(default)]
     pub required: bool,
-    /// Threads inside one run of the model, 0 to 256; 0 is one per core. `linegate tune` measures it.
+    /// Sessions that score beside each other, 0 to 64; 0 is one per core, 4 at most, and 2 on an
+    /// accelerator. `linegate tune` measures it.
+    #[serde(default)]
+    pub sessions: usize,
+    /// Threads inside one run of the model, 0 to 256; 0 is a session's share of the cores.
     #[serde(default)]
     pub threads: usize,
     /// Whether these threads wait for the next run by spinning: it begins sooner, and the cores of an
@@ -100,36 +105,6 @@ pub struct ModelConfig {
 
 fn default_providers() -> Vec<ProviderName> {
     vec![ProviderName::Cpu]
-}
-
-/// A batch closes when it is full or its oldest frame has waited long enough.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Batching {
-    /// Frames in a batch at most, 1 to 64.
-    pub max_batch: usize,
-    /// How long the oldest frame waits for company, 0 to 10000.
-    pub max_wait_ms: u64,
-    /// Frames waiting per camera at most, 1 to 1024; beyond, one is shed as a decision.
-    pub queue_frames: usize,
-    /// Which frame of the camera whose queue is full is shed.
-    pub shed: ShedPolicy,
-}
-
-/// Which frame is given up when a camera's queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ShedPolicy {
-    /// The one that waited longest: the newest part is the one that can still be ejected.
-    Oldest,
-    /// The one that just came: what waits already is inspected.
-    Newest,
-}
-
-impl Default for Batching {
-    fn default() -> Self {
-        Self { max_batch: 4, max_wait_ms: 10, queue_frames: 16, shed: ShedPolicy::Oldest }
-    }
 }
 
 /// What becomes of a part.

@@ -39,6 +39,13 @@ impl Provider {
         }
     }
 
+    /// Pictures that a line scores at once where `given` is 0. On a processor a batch takes as long as
+    /// its pictures one by one; an accelerator is filled by it.
+    pub fn batch(self, given: usize) -> NonZeroUsize {
+        let usual = if self == Self::Cpu { 1 } else { ACCELERATOR_BATCH };
+        NonZeroUsize::new(given).unwrap_or(NonZeroUsize::new(usual).unwrap_or(NonZeroUsize::MIN))
+    }
+
     /// What to register with a session. The provider itself fails loudly, so that we know which
     /// one we really got.
     fn dispatches(self) -> Vec<ExecutionProviderDispatch> {
@@ -70,6 +77,11 @@ impl std::str::FromStr for Provider {
     }
 }
 
+/// Frames of a batch at most on an accelerator.
+const ACCELERATOR_BATCH: usize = 8;
+/// Sessions beside each other at most where nobody says how many: each holds weights and memory of its own.
+const SESSIONS: usize = 4;
+
 /// How a session is made.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
@@ -77,7 +89,11 @@ pub struct SessionOptions {
     pub providers: Vec<Provider>,
     /// Whether the first provider must be had; if not, the next one is taken and that is said.
     pub required: bool,
-    /// Threads inside one run; 0 is one per core.
+    /// Sessions that run beside each other, this one included, and share the cores; 0 is as many as there
+    /// are cores for, 4 at most, and 2 on an accelerator, so that one frame is made ready while another
+    /// is scored.
+    pub sessions: usize,
+    /// Threads inside one run; 0 is this session's share of the cores.
     pub threads: usize,
     /// Whether these threads wait for the next run by spinning: it begins sooner, and the cores of an
     /// idle line are busy.
@@ -86,8 +102,30 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { providers: vec![Provider::Cpu], required: false, threads: 0, spinning: false }
+        Self { providers: vec![Provider::Cpu], required: false, sessions: 1, threads: 0, spinning: false }
     }
+}
+
+impl SessionOptions {
+    /// Sessions that run beside each other on a provider.
+    pub fn sessions_on(&self, provider: Provider) -> usize {
+        match (self.sessions, provider) {
+            (0, Provider::Cpu) => (cores() / self.threads.max(1)).clamp(1, SESSIONS),
+            (0, _) => 2,
+            (given, _) => given,
+        }
+    }
+
+    fn threads_on(&self, provider: Provider) -> usize {
+        if self.threads > 0 { self.threads } else { (cores() / self.sessions_on(provider)).max(1) }
+    }
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    // ONNX Runtime's own count ignores the limits of a container and pins its threads, so that
+    // the sessions of two workers would sit on the same cores.
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Opens an ONNX file on the first provider that takes it, and says which one that is.
@@ -118,15 +156,9 @@ fn session(
     provider: Provider,
     options: &SessionOptions,
 ) -> ort::Result<Session> {
-    // ONNX Runtime's own count ignores the limits of a container and pins its threads, so that
-    // the sessions of two workers would sit on the same cores.
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        given => given,
-    };
     Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(threads)?
+        .with_intra_threads(options.threads_on(provider))?
         .with_intra_op_spinning(options.spinning)?
         .with_inter_op_spinning(false)?
         .with_execution_providers(provider.dispatches())?
@@ -149,5 +181,22 @@ mod tests {
     fn an_unknown_provider_is_refused_with_the_names_that_exist() {
         let error = "CUDA12".parse::<Provider>().unwrap_err().to_string();
         assert!(error.contains("CUDA12") && error.contains("tensorrt, cuda, openvino or cpu"), "{error}");
+    }
+
+    #[test]
+    fn sessions_share_the_cores() {
+        let options = |sessions, threads| SessionOptions { sessions, threads, ..SessionOptions::default() };
+        let one = SessionOptions::default();
+        assert_eq!((one.sessions_on(Provider::Cpu), one.threads_on(Provider::Cpu)), (1, cores()));
+        let shared = options(0, 0);
+        let (sessions, threads) = (shared.sessions_on(Provider::Cpu), shared.threads_on(Provider::Cpu));
+        assert!((1..=SESSIONS).contains(&sessions) && sessions * threads <= cores(), "{sessions} of {threads}");
+        assert_eq!(options(0, 1024).sessions_on(Provider::Cpu), 1);
+        assert_eq!(options(0, 0).sessions_on(Provider::Cuda), 2);
+        assert_eq!((options(3, 5).sessions_on(Provider::Cuda), options(3, 5).threads_on(Provider::Cpu)), (3, 5));
+        assert_eq!(
+            (Provider::Cpu.batch(0).get(), Provider::Cuda.batch(0).get(), Provider::Cpu.batch(3).get()),
+            (1, 8, 3)
+        );
     }
 }

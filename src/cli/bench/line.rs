@@ -1,4 +1,4 @@
-//! The line from test camera to broker and back, beside the session alone.
+//! The line from test camera to broker and back, beside the sessions alone.
 
 use std::fmt::Write;
 use std::num::NonZeroUsize;
@@ -8,9 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
+use super::super::tune::score_for;
 use crate::bundle::Bundle;
 use crate::config::Config;
-use crate::inspection::{Size, Verdict};
+use crate::inspection::{Latency, Size, Verdict};
 use crate::line::publishing::{Observation, Subscriber, SubscriberOptions};
 use crate::line::topology::Line;
 use crate::scoring::{Model, Provider, SessionOptions};
@@ -28,6 +29,7 @@ pub(super) struct Wish<'a> {
     pub(super) provider: Provider,
     pub(super) cameras: &'a [usize],
     pub(super) frame: Size,
+    pub(super) sessions: u32,
     pub(super) max_batch: u32,
     pub(super) max_wait_ms: u32,
     pub(super) seconds: u64,
@@ -37,7 +39,7 @@ pub(super) struct Wish<'a> {
 #[derive(Debug, Serialize)]
 struct Run {
     cameras: usize,
-    /// Frames a second that came, by what the session alone can score.
+    /// Frames a second that came, by what the line's sessions alone can score.
     load: f64,
     /// Frames a second that were scored, published and received again.
     frames_per_second: f64,
@@ -45,12 +47,38 @@ struct Run {
     cpu_ms: f64,
     /// Capture to arrival at a subscriber of the broker, so beyond the acknowledgement: half, 99 %.
     latency_ms: Percentiles,
+    /// Where it goes, means.
+    split_ms: Split,
     /// Frames that were shed, late or lost.
     not_inspected: usize,
     /// Fewest and most frames of a camera that were scored, by the mean.
     share: [f64; 2],
     /// Resident memory at the end, MiB.
     memory_mib: f64,
+}
+
+/// Parts of the latency, ms.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Split {
+    queue: f64,
+    batch: f64,
+    /// Scaling, the model's run and, where a batch had several frames, the decisions before.
+    infer: f64,
+    /// Decision, and waiting for the camera's frames before.
+    decide: f64,
+    /// From the decision through outbox and broker to the subscriber.
+    deliver: f64,
+}
+
+/// Sessions with nothing around them.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Alone {
+    sessions: usize,
+    frames_per_second: f64,
+    /// Processor time of a frame, ms.
+    cpu_ms: f64,
+    /// Time of one run, ms.
+    run_ms: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -62,13 +90,16 @@ struct Percentiles {
 /// Every run, and the session alone.
 #[derive(Debug, Serialize)]
 pub(super) struct LineCost {
-    /// Scored frames a second of the overloaded line with the first number of cameras by those of the
-    /// session alone.
+    /// Scored frames a second of the overloaded line with the first number of cameras by those of one
+    /// session alone that has every core.
     throughput_ratio_pipeline_to_session: f64,
-    /// The session alone, frames a second; measured before and behind every overloaded run.
-    session_frames_per_second: f64,
-    /// Processor time of a frame in the session alone, ms.
-    session_cpu_ms: f64,
+    /// The same by those of the line's own sessions alone beside each other, which leave nothing of the
+    /// processor to anything else.
+    throughput_ratio_pipeline_to_sessions: f64,
+    /// One session alone; measured before and behind every overloaded run.
+    session: Alone,
+    /// The line's own sessions, the same.
+    sessions: Alone,
     runs: Vec<Run>,
 }
 
@@ -77,52 +108,76 @@ impl LineCost {
     pub(super) fn measure(wish: &Wish<'_>, say: &dyn Fn(&str)) -> anyhow::Result<Self> {
         let bundle = Bundle::open(wish.bundle)?;
         let seconds = Duration::from_secs(wish.seconds);
-        let providers = vec![wish.provider, Provider::Cpu];
-        let options = SessionOptions { providers, required: true, ..SessionOptions::default() };
-        let mut model = Model::load(&bundle, &options)?;
-        say("the session alone");
-        let (mut sessions, mut ratios, mut runs, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (first, _) = session(&mut model, seconds / 4)?;
+        let options = |sessions| SessionOptions {
+            providers: vec![wish.provider, Provider::Cpu],
+            required: true,
+            sessions,
+            ..SessionOptions::default()
+        };
+        let shared = options(wish.sessions as usize);
+        let mut single = [Model::load(&bundle, &options(1))?];
+        let mut several = (0..shared.sessions_on(wish.provider))
+            .map(|_| Model::load(&bundle, &shared))
+            .collect::<Result<Vec<_>, _>>()?;
+        say("the sessions alone");
+        let first = alone(&mut several, seconds / 4)?.frames_per_second;
+        let (mut one, mut own, mut runs, mut overloaded) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for &cameras in wish.cameras {
             for load in [0.5, 0.9] {
                 say(&format!("{cameras} cameras at {:.0} % of it", load * 100.0));
                 runs.push(run(wish, cameras, load, first, seconds)?);
             }
-            say(&format!("{cameras} cameras at {:.0} %, and the session alone", OVERLOAD * 100.0));
-            let (before, cpu_before) = session(&mut model, seconds / 2)?;
-            let overloaded = run(wish, cameras, OVERLOAD, first, seconds)?;
-            let (after, cpu_after) = session(&mut model, seconds / 2)?;
-            sessions.extend([before, after]);
-            cpu.extend([cpu_before, cpu_after]);
-            ratios.push(overloaded.frames_per_second / f64::midpoint(before, after));
-            runs.push(overloaded);
+            say(&format!("{cameras} cameras at {:.0} %, and the sessions alone", OVERLOAD * 100.0));
+            let mut sessions_alone = || {
+                one.push(alone(&mut single, seconds / 4)?);
+                own.push(alone(&mut several, seconds / 4)?);
+                anyhow::Ok(())
+            };
+            sessions_alone()?;
+            let full = run(wish, cameras, OVERLOAD, first, seconds)?;
+            sessions_alone()?;
+            overloaded.push(full.frames_per_second);
+            runs.push(full);
         }
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let line = *overloaded.first().context("there is no number of cameras")?;
+        let around_first = |all: &[Alone]| Alone::mean(&all[..2]).frames_per_second;
         Ok(Self {
-            throughput_ratio_pipeline_to_session: *ratios.first().context("there is no number of cameras")?,
-            session_frames_per_second: mean(&sessions),
-            session_cpu_ms: mean(&cpu),
+            throughput_ratio_pipeline_to_session: line / around_first(&one),
+            throughput_ratio_pipeline_to_sessions: line / around_first(&own),
+            session: Alone::mean(&one),
+            sessions: Alone::mean(&own),
             runs,
         })
     }
 
     /// For people.
     pub(super) fn print(&self) {
-        println!("pipeline / session  {:6.3}   (one overloaded run)", self.throughput_ratio_pipeline_to_session);
+        println!("pipeline / session   {:6.3}   (one overloaded run)", self.throughput_ratio_pipeline_to_session);
+        println!("pipeline / sessions  {:6.3}", self.throughput_ratio_pipeline_to_sessions);
+        for Alone { sessions, frames_per_second, cpu_ms, run_ms } in [self.session, self.sessions] {
+            println!(
+                "{sessions:2} session(s) alone  {frames_per_second:6.1} frames/s, {cpu_ms:.1} ms CPU a frame, {run_ms:.1} ms a run"
+            );
+        }
         println!(
-            "session alone       {:6.1} frames/s, {:.1} ms CPU a frame",
-            self.session_frames_per_second, self.session_cpu_ms
+            "cameras  load   frames/s  CPU ms  latency p50    p99 ms  queue  batch  infer  decide  deliver  \
+             not inspected  share of the mean  MiB"
         );
-        println!("cameras  load   frames/s  CPU ms  latency p50    p99 ms  not inspected  share of the mean  MiB");
         for run in &self.runs {
             println!(
-                "{:7}  {:3.0} %  {:8.1}  {:6.1}  {:11.1}  {:8.1}  {:13}  {:7.2} to {:.2}  {:5.0}",
+                "{:7}  {:3.0} %  {:8.1}  {:6.1}  {:11.1}  {:8.1}  {:5.1}  {:5.1}  {:5.1}  {:6.1}  {:7.1}  {:13}  \
+                 {:8.2} to {:.2}  {:5.0}",
                 run.cameras,
                 run.load * 100.0,
                 run.frames_per_second,
                 run.cpu_ms,
                 run.latency_ms.p50,
                 run.latency_ms.p99,
+                run.split_ms.queue,
+                run.split_ms.batch,
+                run.split_ms.infer,
+                run.split_ms.decide,
+                run.split_ms.deliver,
                 run.not_inspected,
                 run.share[0],
                 run.share[1],
@@ -132,14 +187,48 @@ impl LineCost {
     }
 }
 
-/// Frames a second of the session alone on one picture after the other, and processor ms of each.
-fn session(model: &mut Model, duration: Duration) -> anyhow::Result<(f64, f64)> {
-    let (began, cpu, mut frames) = (Instant::now(), cpu_seconds(), 0.0);
-    while began.elapsed() < duration {
-        model.time_run(NonZeroUsize::MIN)?;
-        frames += 1.0;
+impl Alone {
+    fn mean(all: &[Self]) -> Self {
+        let mean = |of: fn(&Self) -> f64| all.iter().map(of).sum::<f64>() / all.len().max(1) as f64;
+        Self {
+            sessions: all.first().map_or(0, |one| one.sessions),
+            frames_per_second: mean(|one| one.frames_per_second),
+            cpu_ms: mean(|one| one.cpu_ms),
+            run_ms: mean(|one| one.run_ms),
+        }
     }
-    Ok((frames / began.elapsed().as_secs_f64(), (cpu_seconds() - cpu) * 1e3 / frames))
+}
+
+impl Split {
+    fn add(&mut self, latency: Latency, deliver_ms: f64) {
+        self.queue += latency.queue_ms;
+        self.batch += latency.batch_ms;
+        self.infer += latency.infer_ms;
+        self.decide += latency.decide_ms;
+        self.deliver += deliver_ms;
+    }
+
+    fn by(self, count: f64) -> Self {
+        Self {
+            queue: self.queue / count,
+            batch: self.batch / count,
+            infer: self.infer / count,
+            decide: self.decide / count,
+            deliver: self.deliver / count,
+        }
+    }
+}
+
+/// The sessions beside each other on one picture after the other.
+fn alone(models: &mut [Model], time: Duration) -> anyhow::Result<Alone> {
+    let sessions = models.len();
+    let spent = score_for(time, models, NonZeroUsize::MIN)?;
+    Ok(Alone {
+        sessions,
+        frames_per_second: spent.runs / spent.wall,
+        cpu_ms: spent.cpu * 1e3 / spent.runs,
+        run_ms: spent.wall * 1e3 * sessions as f64 / spent.runs,
+    })
 }
 
 fn run(wish: &Wish<'_>, cameras: usize, load: f64, session: f64, duration: Duration) -> anyhow::Result<Run> {
@@ -160,7 +249,7 @@ fn run(wish: &Wish<'_>, cameras: usize, load: f64, session: f64, duration: Durat
     })?;
     let began = Instant::now();
     let mut counted: Option<(Instant, f64)> = None;
-    let mut latencies = Vec::new();
+    let (mut latencies, mut split_ms) = (Vec::new(), Split::default());
     let mut scored = vec![0usize; cameras];
     let mut not_inspected = 0;
     while began.elapsed() < WARM_UP + duration {
@@ -175,6 +264,7 @@ fn run(wish: &Wish<'_>, cameras: usize, load: f64, session: f64, duration: Durat
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as i64;
         latencies.push((now - decision.captured_us) as f64 / 1e3);
+        split_ms.add(decision.latency, (now - decision.decided_us) as f64 / 1e3);
         let camera = decision.camera.strip_prefix("camera").and_then(|number| number.parse::<usize>().ok());
         if let Some(count) = camera.and_then(|camera| scored.get_mut(camera)) {
             *count += 1;
@@ -197,6 +287,7 @@ fn run(wish: &Wish<'_>, cameras: usize, load: f64, session: f64, duration: Durat
         frames_per_second: latencies.len() as f64 / seconds,
         cpu_ms: cpu * 1e3 / latencies.len() as f64,
         latency_ms: Percentiles { p50: at(0.5), p99: at(0.99) },
+        split_ms: split_ms.by(latencies.len() as f64),
         not_inspected,
         share: [share(scored.iter().min()), share(scored.iter().max())],
         memory_mib,
@@ -209,10 +300,11 @@ fn configuration(folder: &Path, wish: &Wish<'_>, cameras: usize, rate: f64, port
     let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
     let mut text = format!(
         "[station]\nsite = \"bench\"\nline = \"bench\"\nstation = \"bench\"\n[model]\nbundle = {}\nproviders = [\"{}\"]\nrequired = true\n\
-         [batching]\nmax_batch = {}\nmax_wait_ms = {}\n\
+         sessions = {}\n[batching]\nmax_batch = {}\nmax_wait_ms = {}\n\
          [outbox]\nfile = {}\n[mqtt.broker]\nkind = \"embedded\"\nlisten = \"127.0.0.1:{port}\"\n",
         quoted(&bundle),
         wish.provider,
+        wish.sessions,
         wish.max_batch,
         wish.max_wait_ms,
         quoted(&folder.join("outbox.sqlite")),

@@ -56,8 +56,11 @@ pub(super) struct Arguments {
     /// Size of the test cameras' frames
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1920x1080", value_parser = frame, requires = "line")]
     frame: Size,
-    /// Frames in a batch at most; `linegate tune` finds what is best
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64), requires = "line")]
+    /// Sessions that the line scores with beside each other; 0 as the line does by itself
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), requires = "line")]
+    sessions: u32,
+    /// Frames in a batch at most; 0 as the line does by itself
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), requires = "line")]
     max_batch: u32,
     /// How long a frame waits for company in its batch
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000), requires = "line")]
@@ -139,6 +142,7 @@ fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         provider: arguments.provider,
         cameras: &arguments.cameras,
         frame: arguments.frame,
+        sessions: arguments.sessions,
         max_batch: arguments.max_batch,
         max_wait_ms: arguments.max_wait_ms,
         seconds: arguments.seconds.into(),

@@ -4,6 +4,8 @@
 //! thread, so that pictures of mixed formats and sizes keep their order. Before each picture goes
 //! an event [`PART_EVENT`] that names the part.
 
+use std::sync::LazyLock;
+
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
@@ -17,7 +19,11 @@ glib::wrapper! {
 
 /// Makes the element known to GStreamer in this process.
 pub(super) fn register() -> Result<(), glib::BoolError> {
-    gst::Element::register(None, "linegatefoldersrc", gst::Rank::NONE, FolderSource::static_type())
+    // Once: of two registrations at the same time one's factory is freed while the other's elements use it.
+    static REGISTERED: LazyLock<Result<(), glib::BoolError>> = LazyLock::new(|| {
+        gst::Element::register(None, "linegatefoldersrc", gst::Rank::NONE, FolderSource::static_type())
+    });
+    REGISTERED.clone()
 }
 
 impl FolderSource {

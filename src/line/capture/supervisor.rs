@@ -1,6 +1,7 @@
 //! Keeps one camera running: watches its graph's bus and its frames, takes it down and builds it
 //! again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use gstreamer::prelude::*;
 use super::feed::Feed;
 use super::pipeline::{Graph, Plan};
 use crate::inspection::NotInspected;
+use crate::line::panic_message;
 
 /// Pause before the first attempt to build a lost camera again; doubles with every attempt that
 /// brings no frame.
@@ -63,7 +65,7 @@ pub(super) fn supervise(plan: &Plan, feed: &Arc<Feed>, stop: &Stop) {
     let mut position = 0;
     loop {
         feed.begin();
-        let end = match plan.build(feed, position) {
+        let mut life = || match plan.build(feed, position) {
             Ok(graph) => {
                 let end = watch(plan, &graph, feed, stop);
                 position = if matches!(end, End::Over(_)) { 0 } else { graph.position() };
@@ -71,6 +73,9 @@ pub(super) fn supervise(plan: &Plan, feed: &Arc<Feed>, stop: &Stop) {
             }
             Err(error) => End::Failed(describe(&error)),
         };
+        // A graph that breaks the program's own assumptions is a camera that was lost.
+        let end = catch_unwind(AssertUnwindSafe(&mut life))
+            .unwrap_or_else(|payload| End::Failed(format!("panic: {}", panic_message(&*payload))));
         // The graph is down: what has not arrived by now never will.
         feed.give_up_all(if matches!(end, End::Stopped) { NotInspected::Stopped } else { NotInspected::Lost });
         let reason = match end {

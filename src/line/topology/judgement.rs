@@ -1,13 +1,16 @@
-//! What a decision is about, and what was decided.
+//! What a decision is about, what was decided, and the record of it on its way out.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keeper::Place;
 use crate::bundle::ImageBoundary;
 use crate::inspection::{
-    AnomalyMap, CameraPicture, Frame, FrameId, Latency, ModelIdentity, NotInspected, Outcome, PartSource, Stamp,
+    AnomalyMap, CameraPicture, Decision, Frame, FrameId, Latency, ModelIdentity, NotInspected, Outcome, PartSource,
+    Stamp, Verdict,
 };
 use crate::line::capture::LostFrame;
+use crate::line::publishing::{CommandReply, Handing, ReplyTo};
 
 /// What a decision is about.
 pub(super) struct Subject {
@@ -65,4 +68,26 @@ impl Judgement {
     pub(super) fn not_inspected(cause: NotInspected) -> Self {
         Self { outcome: Outcome::not_inspected(cause), map: None, model: None, latency: None }
     }
+    /// Whether it says something about the part.
+    pub(super) fn is_inspected(&self) -> bool {
+        self.outcome.verdict != Verdict::NotInspected
+    }
+}
+
+/// A decision that has its number and its place, on its way to the disk.
+#[must_use = "the decision is taken over when `finish` has returned"]
+pub(super) struct Begun<'recorder> {
+    pub(super) handed: Handing<'recorder>,
+    /// Of the part that it completes.
+    pub(super) combined: Option<Handing<'recorder>>,
+    pub(super) answer: Option<(ReplyTo, CommandReply)>,
+    pub(super) keeping: Option<Keeping<'recorder>>,
+}
+
+/// A frame that is to be archived, and its place in the queue there.
+pub(super) struct Keeping<'recorder> {
+    pub(super) place: Place<'recorder>,
+    pub(super) decision: Decision,
+    pub(super) picture: Arc<CameraPicture>,
+    pub(super) map: Option<AnomalyMap>,
 }

@@ -1,5 +1,7 @@
 //! Latencies in bounded memory: a histogram with buckets 2 % wide.
 
+use std::time::Duration;
+
 /// Width of a bucket relative to the one before.
 const GROWTH: f64 = 1.02;
 /// Lower end of the first bucket, milliseconds.
@@ -61,6 +63,11 @@ pub struct LatencySummary {
     pub p99_ms: f64,
     /// All of them.
     pub highest_ms: f64,
+}
+
+/// Milliseconds.
+pub(super) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }
 
 #[cfg(test)]

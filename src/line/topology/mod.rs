@@ -1,7 +1,7 @@
 //! The line as a whole: connects the stages and supervises them.
 //!
 //! ```text
-//! cameras --events--> intake --frames--> batch queue --batches--> scorer --\
+//! cameras --events--> intake --frames--> batch queue --batches--> scorers -\
 //!                        |  \--lost, shed--------------------------------- recorder -> outbox, archive
 //!                        \--ledger--> deadlines --late--------------------/
 //! ```
@@ -78,7 +78,7 @@ struct Told {
 /// What the threads of a line share.
 struct Shared {
     queue: BatchQueue,
-    ledger: Mutex<Ledger>,
+    ledger: Mutex<Ledger<Judgement>>,
     deadlines_changed: Condvar,
     recorder: Recorder,
     delivery: Arc<Delivery>,
@@ -88,18 +88,22 @@ struct Shared {
     /// Scores that came after the frame was decided about.
     late_results: AtomicU64,
     progress: Progress,
-    /// Frames that the scorer has in hand: who restarts it decides about them.
-    in_hand: Mutex<Vec<ledger::Key>>,
+    /// Frames that each scorer has in hand: who restarts it decides about them.
+    in_hand: Vec<Mutex<Vec<ledger::Key>>>,
     /// Stages that died and were started again.
     restarts: AtomicU64,
 }
 
 impl Shared {
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, Ledger<Judgement>> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_ledger<'a>(&self, ledger: MutexGuard<'a, Ledger>, pause: Duration) -> MutexGuard<'a, Ledger> {
+    fn wait_ledger<'a>(
+        &self,
+        ledger: MutexGuard<'a, Ledger<Judgement>>,
+        pause: Duration,
+    ) -> MutexGuard<'a, Ledger<Judgement>> {
         self.deadlines_changed.wait_timeout(ledger, pause).unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -109,9 +113,26 @@ impl Shared {
 
     /// Decides about a frame unless somebody has; `false` then.
     fn conclude(&self, key: &ledger::Key, judgement: Judgement) -> bool {
-        let Some(frame) = self.ledger().close(key) else { return false };
-        self.recorder.record(frame, judgement);
+        let mut ledger = self.ledger();
+        let leaving = if judgement.is_inspected() {
+            ledger.settle_in_order(key, judgement)
+        } else {
+            ledger.settle(key, judgement)
+        };
+        let Some(leaving) = leaving else { return false };
+        self.let_out(ledger, leaving);
         true
+    }
+
+    /// Makes the decisions about what leaves the ledger.
+    fn let_out(&self, ledger: MutexGuard<'_, Ledger<Judgement>>, leaving: Vec<(Frame, Judgement)>) {
+        // Still under the ledger's lock, so that no other scorer's decision comes between.
+        let begun: Vec<_> =
+            leaving.into_iter().map(|(frame, judgement)| self.recorder.begin(frame, judgement)).collect();
+        drop(ledger);
+        for begun in begun {
+            self.recorder.finish(begun);
+        }
     }
 
     /// Changes what is known about the station and publishes its state where that changes it.
@@ -250,7 +271,7 @@ impl Line {
         delivery.set_state(StationState::Preoperational, None);
         let drain = Duration::from_millis(config.mqtt.drain_ms);
         let loader = Loader::new(&config.model, &config.camera);
-        let (path, active) = match loader.current().and_then(|path| Ok((path.clone(), loader.load(&path)?))) {
+        let (path, scorers) = match loader.current().and_then(|path| Ok((path.clone(), loader.load(&path)?))) {
             Ok(loaded) => loaded,
             Err(error) => {
                 delivery.set_state(StationState::Error, Some(describe(&error)));
@@ -259,12 +280,13 @@ impl Line {
             }
         };
         let delivery = Arc::new(delivery);
-        delivery.set_model(&active.identity, &active.provider.to_string());
+        let (model, provider) = (scorers[0].identity.clone(), scorers[0].provider);
+        delivery.set_model(&model, &provider.to_string());
         let cameras = || config.camera.iter().map(|camera| Arc::<str>::from(camera.name.as_str()));
         let at_least_one = |n: usize| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
         let batching = &config.batching;
         let batcher = Batcher::new(
-            at_least_one(batching.max_batch),
+            provider.batch(batching.max_batch),
             Duration::from_millis(batching.max_wait_ms),
             at_least_one(batching.queue_frames),
             cameras(),
@@ -280,8 +302,8 @@ impl Line {
             gates: Mutex::new(gates),
             stopping: AtomicBool::new(false),
             late_results: AtomicU64::new(0),
-            progress: Progress::new(Instant::now()),
-            in_hand: Mutex::default(),
+            progress: Progress::new(scorers.len(), Instant::now()),
+            in_hand: scorers.iter().map(|_| Mutex::default()).collect(),
             restarts: AtomicU64::new(0),
         });
         shared.note(|station| station.model_loaded = true);
@@ -292,9 +314,9 @@ impl Line {
             }
             Broker::External { host, port } => format!("{host}:{port}"),
         };
-        let (model, provider) = (active.identity.clone(), active.provider.to_string());
+        let provider = provider.to_string();
         // A failure in there ends what was started.
-        let threads = Threads::start(config, &shared, loader, path, active)?;
+        let threads = Threads::start(config, &shared, loader, path, scorers)?;
         Ok(Self { threads, shared, started, drain, model, provider, broker, boot_id })
     }
 

@@ -58,6 +58,7 @@ impl Loader {
             options: SessionOptions {
                 providers: config.providers.iter().map(provider).collect(),
                 required: config.required,
+                sessions: config.sessions,
                 threads: config.threads,
                 spinning: config.spinning,
             },
@@ -84,13 +85,29 @@ impl Loader {
         }
     }
 
-    /// Reads and verifies the bundle and makes a session of its own for it.
-    pub(super) fn load(&self, path: &Path) -> Result<ActiveModel, ModelError> {
+    /// Reads and verifies the bundle and makes a session of its own for each scorer.
+    pub(super) fn load(&self, path: &Path) -> Result<Vec<ActiveModel>, ModelError> {
+        let bundle = self.verified(path)?;
+        let first = self.session(&bundle)?;
+        let others = (1..self.options.sessions_on(first.provider)).map(|_| self.session(&bundle));
+        std::iter::once(Ok(first)).chain(others).collect()
+    }
+
+    /// The same for one scorer.
+    pub(super) fn load_one(&self, path: &Path) -> Result<ActiveModel, ModelError> {
+        self.session(&self.verified(path)?)
+    }
+
+    fn verified(&self, path: &Path) -> Result<Bundle, ModelError> {
         let bundle = Bundle::open(path)?;
         if let Some(key) = &self.public_key {
             bundle::verify(&bundle, key)?;
         }
-        let model = Model::load(&bundle, &self.options)?;
+        Ok(bundle)
+    }
+
+    fn session(&self, bundle: &Bundle) -> Result<ActiveModel, ModelError> {
+        let model = Model::load(bundle, &self.options)?;
         let with_region = |(camera, region): &(Arc<str>, Rectangle)| {
             let mut manifest = bundle.manifest.clone();
             manifest.preprocessing.region_of_interest = Some(*region);
@@ -100,23 +117,25 @@ impl Loader {
             provider: model.provider(),
             model,
             by_camera: self.regions.iter().map(with_region).collect(),
-            identity: bundle.identity,
-            manifest: bundle.manifest,
+            identity: bundle.identity.clone(),
+            manifest: bundle.manifest.clone(),
         })
     }
 }
 
-/// Room for one model that waits to be taken over between two batches; a newer one replaces it.
+/// Room for the models that wait to be taken over, one for each scorer, between two batches; newer
+/// ones replace them.
 #[derive(Debug, Default)]
-pub(super) struct Successor(Mutex<Option<ActiveModel>>);
+pub(super) struct Successor(Mutex<Vec<Option<ActiveModel>>>);
 
 impl Successor {
-    pub(super) fn take(&self) -> Option<ActiveModel> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The model that waits for the scorer of that number.
+    pub(super) fn take(&self, scorer: usize) -> Option<ActiveModel> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(scorer)?.take()
     }
 
-    fn put(&self, model: ActiveModel) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(model);
+    fn put(&self, models: Vec<ActiveModel>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = models.into_iter().map(Some).collect();
     }
 }
 
@@ -151,8 +170,8 @@ pub(super) fn watch(
         }
         tracing::info!(bundle = %path.display(), "loading the newly activated bundle");
         match loader.load(&path) {
-            Ok(model) => {
-                successor.put(model);
+            Ok(models) => {
+                successor.put(models);
                 running = path;
                 if failed.take().is_some() {
                     problem(None);

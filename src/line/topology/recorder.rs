@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ulid::Ulid;
 
-use super::judgement::{Judgement, Subject};
-use super::keeper::Keeper;
-use super::latency::{Latencies, LatencySummary};
+use super::judgement::{Begun, Judgement, Keeping, Subject};
+use super::keeper::{Keeper, Place};
+use super::latency::{Latencies, LatencySummary, ms};
 use super::part_desk::PartDesk;
 use super::parts::CombinedPart;
 use super::triggers::TriggerDesk;
@@ -48,10 +48,6 @@ pub(super) struct Recorder {
 pub(super) fn utc_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
-pub(super) fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
 
 impl Recorder {
@@ -144,6 +140,13 @@ impl Recorder {
 
     /// Makes the one decision about a frame.
     pub(super) fn record(&self, subject: impl Into<Subject>, judgement: Judgement) {
+        let begun = self.begin(subject, judgement);
+        self.finish(begun);
+    }
+
+    /// Makes the one decision about a frame and gives it its place behind those before it, without
+    /// waiting for the disk.
+    pub(super) fn begin(&self, subject: impl Into<Subject>, judgement: Judgement) -> Begun<'_> {
         let subject = subject.into();
         let Judgement { outcome, map, model, latency } = judgement;
         // Numbers are given and handed over under one lock, so that they leave in order.
@@ -177,18 +180,27 @@ impl Recorder {
         };
         let place = self.archive_place(&mut decision, subject.picture.as_ref(), map.is_some());
         state.count(&decision, ms(spent));
-        let archived = place.map(|place| (place, decision.clone()));
+        let keeping = place.zip(subject.picture).map(|(place, picture)| Keeping {
+            place,
+            decision: decision.clone(),
+            picture,
+            map,
+        });
         let answer = self.desk.decided(&decision);
         let part = self.parts.vote(&decision, subject.captured);
-        let handing = self.hand_over(decision);
+        let handed = self.hand_over(decision);
         let combined = part.map(|part| self.record_part(&mut state, part));
-        // They have their places: others need not wait for these ones' commit.
-        drop(state);
-        self.commit(std::iter::once(handing).chain(combined));
+        Begun { handed, combined, answer, keeping }
+    }
+
+    /// Waits until the decision stands in the outbox; then others hear of it.
+    pub(super) fn finish(&self, begun: Begun<'_>) {
+        let Begun { handed, combined, answer, keeping } = begun;
+        self.commit(std::iter::once(handed).chain(combined));
         if let Some((to, reply)) = answer {
             self.delivery.reply(to, reply);
         }
-        if let (Some((place, decision)), Some(picture)) = (archived, subject.picture) {
+        if let Some(Keeping { place, decision, picture, map }) = keeping {
             place.store(decision, picture, map);
         }
     }
@@ -303,7 +315,7 @@ impl Recorder {
         decision: &mut Decision,
         picture: Option<&Arc<CameraPicture>>,
         with_map: bool,
-    ) -> Option<super::keeper::Place<'_>> {
+    ) -> Option<Place<'_>> {
         let keeper = self.keeper.as_ref()?;
         picture?;
         let (image, heatmap) = keeper.references(decision)?;

@@ -17,6 +17,7 @@ use super::{Shared, triggers, worker};
 use crate::config::Config;
 use crate::inspection::NotInspected;
 use crate::line::capture::{Capture, CaptureEvent};
+use crate::line::panic_message;
 
 /// Time between two looks at the broker's connection.
 const PULSE: Duration = Duration::from_millis(100);
@@ -34,7 +35,7 @@ pub(super) struct Threads {
     triggers: Option<JoinHandle<()>>,
     no_triggers: Arc<StopFlag>,
     intake: Option<JoinHandle<()>>,
-    worker: Option<JoinHandle<()>>,
+    scorers: Vec<JoinHandle<()>>,
     attendants: Vec<JoinHandle<()>>,
     stop: Arc<StopFlag>,
 }
@@ -45,7 +46,7 @@ impl Threads {
         shared: &Arc<Shared>,
         loader: Loader,
         path: PathBuf,
-        active: ActiveModel,
+        models: Vec<ActiveModel>,
     ) -> Result<Self, LineError> {
         let mut threads = Self {
             shared: shared.clone(),
@@ -53,20 +54,22 @@ impl Threads {
             triggers: None,
             no_triggers: Arc::default(),
             intake: None,
-            worker: None,
+            scorers: Vec::new(),
             attendants: Vec::new(),
             stop: Arc::default(),
         };
         let successor = Arc::new(Successor::default());
-        let (work, next, again) = (shared.clone(), successor.clone(), loader.clone());
-        let mut first = Some(active);
-        threads.worker = Some(spawn("scorer", move || {
-            keep(&work, "scorer", || {
-                worker::give_up_what_is_in_hand(&work);
-                // A session that died once is not trusted again.
-                worker::work(&work, first.take(), &again, &next);
-            });
-        })?);
+        for (number, model) in models.into_iter().enumerate() {
+            let (work, next, again) = (shared.clone(), successor.clone(), loader.clone());
+            let mut first = Some(model);
+            threads.scorers.push(spawn("scorer", move || {
+                keep(&work, "scorer", || {
+                    worker::give_up_what_is_in_hand(&work, number);
+                    // A session that died once is not trusted again.
+                    worker::work(&work, number, first.take(), &again, &next);
+                });
+            })?);
+        }
         let deadlines = shared.clone();
         threads.attendants.push(spawn("deadlines", move || {
             keep(&deadlines, "deadlines", || worker::keep_deadlines(&deadlines));
@@ -117,14 +120,18 @@ impl Threads {
         join(self.intake.take());
         let shared = &self.shared;
         shared.queue.close();
-        join(self.worker.take());
+        self.scorers.drain(..).for_each(|thread| join(Some(thread)));
         shared.stopping.store(true, Ordering::SeqCst);
         shared.deadlines_changed.notify_all();
         self.stop.now();
         self.attendants.drain(..).for_each(|thread| join(Some(thread)));
         // What is left waits for its deadline in vain, or a thread died.
         let left = shared.ledger().close_all();
-        for frame in left {
+        for (frame, judgement) in left {
+            if let Some(judgement) = judgement {
+                shared.recorder.record(frame, judgement);
+                continue;
+            }
             // One that could not make its deadline would have been told there.
             let cause = if frame.due().is_some() { NotInspected::Late } else { NotInspected::Stopped };
             tracing::warn!(camera = %frame.camera, frame = frame.id.0, ?cause, "frame not inspected before the end");
@@ -151,7 +158,7 @@ fn keep(shared: &Shared, name: &str, mut stage: impl FnMut()) {
     // made anew.
     while let Err(payload) = catch_unwind(AssertUnwindSafe(&mut stage)) {
         shared.restarts.fetch_add(1, Ordering::SeqCst);
-        tracing::error!(stage = name, panic = worker::message(&*payload), "a stage died and is started again");
+        tracing::error!(stage = name, panic = panic_message(&*payload), "a stage died and is started again");
         std::thread::sleep(RESTART);
     }
 }

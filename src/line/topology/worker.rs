@@ -1,6 +1,5 @@
-//! The scorer: batches -> pictures of model size -> log-likelihood maps -> verdicts.
+//! A scorer: batches -> pictures of model size -> log-likelihood maps -> verdicts.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -8,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::judgement::Judgement;
+use super::latency::ms;
 use super::ledger::key;
 use super::model::{ActiveModel, Loader, Successor};
 use super::progress::Stage;
-use super::recorder::ms;
 use crate::decision::Decider;
 use crate::inspection::{Latency, NotInspected};
 use crate::line::batching::{Batch, Batched, Taken};
+use crate::line::panic_message;
 use crate::scoring::PictureFitter;
 
 /// How long one wait for a batch lasts, so that a new model is taken over on an idle line too.
@@ -33,20 +33,29 @@ const LOAD_AGAIN: Duration = Duration::from_secs(2);
 
 /// Scores batches until the queue is closed and empty. Swaps models between two batches, and makes
 /// the session anew where batch after batch fails (a GPU that was lost) or none is given.
-pub(super) fn work(shared: &Shared, mut active: Option<ActiveModel>, loader: &Loader, successor: &Successor) {
+pub(super) fn work(
+    shared: &Shared,
+    number: usize,
+    mut active: Option<ActiveModel>,
+    loader: &Loader,
+    successor: &Successor,
+) {
     let mut desk = Desk { fitter: PictureFitter::new(), decider: Decider::new() };
     let mut failures = 0;
     let mut load_at = Instant::now();
     loop {
-        shared.progress.turned(Stage::Scorer, Instant::now());
-        if let Some(model) = successor.take() {
-            tracing::info!(
-                bundle = model.identity.name,
-                version = model.identity.version,
-                provider = %model.provider,
-                "model swapped between two batches"
-            );
-            shared.delivery.set_model(&model.identity, &model.provider.to_string());
+        shared.progress.turned(Stage::Scorer(number), Instant::now());
+        if let Some(model) = successor.take(number) {
+            // Once for all scorers; each decision says which model made it.
+            if number == 0 {
+                tracing::info!(
+                    bundle = model.identity.name,
+                    version = model.identity.version,
+                    provider = %model.provider,
+                    "model swapped between two batches"
+                );
+                shared.delivery.set_model(&model.identity, &model.provider.to_string());
+            }
             active = Some(model);
             failures = 0;
         }
@@ -56,7 +65,7 @@ pub(super) fn work(shared: &Shared, mut active: Option<ActiveModel>, loader: &Lo
         }
         match (shared.queue.take(PATIENCE), &mut active) {
             (Taken::Batch(batch), Some(model)) => {
-                failures = if score(shared, model, &mut desk, batch) { 0 } else { failures + 1 };
+                failures = if score(shared, number, model, &mut desk, batch) { 0 } else { failures + 1 };
                 if failures >= FAILURES && Instant::now() >= load_at {
                     tracing::error!(failures, "batch after batch fails: the session is made anew");
                     (active, failures) = (None, 0);
@@ -75,7 +84,7 @@ pub(super) fn work(shared: &Shared, mut active: Option<ActiveModel>, loader: &Lo
 
 /// Loads the model that is to be used now; what is wrong with it is said on `state`.
 fn load_again(shared: &Shared, loader: &Loader) -> Option<ActiveModel> {
-    match loader.current().and_then(|path| loader.load(&path)) {
+    match loader.current().and_then(|path| loader.load_one(&path)) {
         Ok(model) => {
             shared.note(|station| station.model_lost = None);
             shared.delivery.set_model(&model.identity, &model.provider.to_string());
@@ -92,17 +101,17 @@ fn load_again(shared: &Shared, loader: &Loader) -> Option<ActiveModel> {
 }
 
 /// Decides about the frames that a scorer had in hand when it died.
-pub(super) fn give_up_what_is_in_hand(shared: &Shared) {
-    let keys = std::mem::take(&mut *shared.in_hand.lock().unwrap_or_else(PoisonError::into_inner));
+pub(super) fn give_up_what_is_in_hand(shared: &Shared, number: usize) {
+    let keys = std::mem::take(&mut *shared.in_hand[number].lock().unwrap_or_else(PoisonError::into_inner));
     for key in keys {
         shared.conclude(&key, Judgement::not_inspected(NotInspected::Failed));
     }
 }
 
 /// Scores a batch; whether the model still works: it scored a frame, or none came to it.
-fn score(shared: &Shared, active: &mut ActiveModel, desk: &mut Desk, batch: Batch) -> bool {
+fn score(shared: &Shared, number: usize, active: &mut ActiveModel, desk: &mut Desk, batch: Batch) -> bool {
     let now = Instant::now();
-    *shared.in_hand.lock().unwrap_or_else(PoisonError::into_inner) =
+    *shared.in_hand[number].lock().unwrap_or_else(PoisonError::into_inner) =
         batch.frames.iter().map(|one| key(&one.frame)).collect();
     let mut ready: Vec<Batched> = Vec::with_capacity(batch.frames.len());
     for one in batch.frames {
@@ -189,41 +198,29 @@ fn guarded<T, E: std::fmt::Display>(step: impl FnOnce() -> Result<T, E>) -> Resu
     // What a panic may leave half-done is a buffer that the next call fills anew.
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(payload) => Err(format!("panic: {}", message(&*payload))),
+        Err(payload) => Err(format!("panic: {}", panic_message(&*payload))),
     }
-}
-
-pub(super) fn message(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
 }
 
 /// Publishes `late` at the deadline of every frame that is still waiting or being scored.
 pub(super) fn keep_deadlines(shared: &Arc<Shared>) {
     loop {
-        let due = {
-            let mut ledger = shared.ledger();
-            loop {
-                if shared.is_stopping() {
-                    return;
-                }
-                let now = Instant::now();
-                shared.progress.turned(Stage::Deadlines, now);
-                let due = ledger.close_due(now);
-                if !due.is_empty() {
-                    break due;
-                }
-                let pause =
-                    ledger.next_deadline().map_or(PATIENCE, |next| next.saturating_duration_since(now).min(PATIENCE));
-                ledger = shared.wait_ledger(ledger, pause);
+        let mut ledger = shared.ledger();
+        let late = loop {
+            if shared.is_stopping() {
+                return;
             }
+            let now = Instant::now();
+            shared.progress.turned(Stage::Deadlines, now);
+            let late = ledger.settle_due(now, || Judgement::not_inspected(NotInspected::Late));
+            if !late.is_empty() {
+                break late;
+            }
+            let pause =
+                ledger.next_deadline().map_or(PATIENCE, |next| next.saturating_duration_since(now).min(PATIENCE));
+            ledger = shared.wait_ledger(ledger, pause);
         };
-        for frame in due {
-            shared.recorder.record(frame, Judgement::not_inspected(NotInspected::Late));
-        }
+        shared.let_out(ledger, late);
     }
 }
 

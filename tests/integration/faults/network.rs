@@ -139,7 +139,8 @@ fn no_decision_is_lost_over_a_network_that_loses_delays_and_parts() {
     let arrived = received(&listener).len();
     assert!(arrived as u64 + waiting >= submitted.len() as u64, "{arrived} + {waiting} of {}", submitted.len());
     proxy.set(Weather::default());
-    let copies = assert_all_arrived(&listener, &submitted, PATIENCE);
+    // Everything that was made in bad weather is still to come.
+    let copies = assert_all_arrived(&listener, &submitted, 3 * PATIENCE);
     let counters = delivery.stop(PATIENCE);
     assert_eq!((counters.waiting, counters.lost, counters.expired), (0, 0, 0));
     println!(
