@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::inspection::{Decision, Reason, Verdict};
+use crate::inspection::{Combined, Decision, Reason, Verdict};
 use crate::line::publishing::{Observation, STOPPED, Subscriber, SubscriberOptions};
 use labels::Labels;
 use tally::Tally;
@@ -160,7 +160,8 @@ impl Table {
             return self.line(&json(observation)?);
         }
         match observation {
-            Observation::Decision(decision) => {
+            // A part's verdict stands among those of its frames, and is none of them: it is not counted.
+            Observation::Decision(decision) | Observation::Part(decision) => {
                 if std::mem::take(&mut self.header_due) {
                     self.line(&format!(
                         "{:<12} {:<12} {:<28} {:<14} {:>17} {:>11}",
@@ -200,6 +201,9 @@ impl Table {
         let mut notes = Vec::new();
         if decision.replayed {
             notes.push(format!("replayed after {} ms", decision.age_ms.unwrap_or(0)));
+        }
+        if let Some(combined) = &decision.combined {
+            notes.push(combined_note(combined));
         }
         for reason in &decision.reasons {
             if let Reason::NotInspected { cause } = reason {
@@ -264,6 +268,7 @@ impl Table {
 fn json(observation: &Observation) -> anyhow::Result<String> {
     let value = match observation {
         Observation::Decision(decision) => serde_json::json!({"kind": "decision", "decision": decision}),
+        Observation::Part(part) => serde_json::json!({"kind": "part", "part": part}),
         Observation::Connected => serde_json::json!({"kind": "connected"}),
         Observation::Disconnected { reason } => serde_json::json!({"kind": "disconnected", "reason": reason}),
         Observation::State { station, message } => {
@@ -290,6 +295,12 @@ fn time_of_day(us: i64) -> String {
     format!("{:02}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
 }
 
+/// What a part's verdict was made of.
+fn combined_note(combined: &Combined) -> String {
+    let said = combined.cameras.iter().map(|vote| format!("{} {}", shorten(&vote.camera, 12), vote.verdict));
+    format!("whole part: {}", said.collect::<Vec<_>>().join(", "))
+}
+
 /// The end of a long text is what tells parts apart. Control characters must not reach a terminal.
 fn shorten(text: &str, width: usize) -> String {
     let characters: Vec<char> =
@@ -304,6 +315,7 @@ fn shorten(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspection::CameraVote;
 
     fn availability(word: &str) -> Observation {
         Observation::Availability { station: "a/b/c".into(), word: word.into() }
@@ -317,6 +329,14 @@ mod tests {
         stations.observe(&availability("online"));
         stations.observe(&availability("stopped"));
         assert!(stations.all_stopped());
+    }
+
+    #[test]
+    fn a_whole_parts_verdict_says_what_its_cameras_said() {
+        let vote = |camera: &str, verdict| CameraVote { camera: camera.into(), verdict, decisions: Vec::new() };
+        let cameras = vec![vote("left", Verdict::Accept), vote("right", Verdict::NotInspected)];
+        let note = combined_note(&Combined { needed: 2, accepted: 1, cameras });
+        assert_eq!(note, "whole part: left accept, right not_inspected");
     }
 
     #[test]

@@ -201,6 +201,7 @@ const RETRAIN: &[Key] = &[
     must("reports", Kind::Path),
     may("false_reject_slack", SHARE),
     may("warm_start", Kind::Bool),
+    may("private_key_file", Kind::Path),
 ];
 
 /// `linegate train --config`.

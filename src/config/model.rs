@@ -367,6 +367,9 @@ pub struct Retrain {
     /// else it starts afresh.
     #[serde(default = "default_warm_start")]
     pub warm_start: bool,
+    /// File with the private key that new models are signed with, where the line takes only signed ones.
+    #[serde(default)]
+    pub private_key_file: Option<PathBuf>,
 }
 
 fn default_warm_start() -> bool {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use linegate::bundle::Bundle;
+use linegate::bundle::{Bundle, make_keys, verify};
 use linegate::inspection::Picture;
 use linegate::registry::{GateFigures, Registry, first_gate, gate};
 use serde_json::Value;
@@ -146,6 +146,26 @@ fn what_cannot_be_judged_is_refused_before_the_training_and_changes_nothing() {
     assert!(text.contains("8 good and 0 defective pictures are left"), "{text}");
     let registry = Registry::open(&plant.path("models")).unwrap();
     assert_eq!((registry.active().unwrap(), registry.list().unwrap().len()), (None, 0));
+}
+
+#[test]
+fn where_the_line_takes_only_signed_models_a_retrained_one_is_signed_or_not_activated() {
+    let plant = Plant::new();
+    make_keys(&plant.path("private.key"), &plant.path("public.key")).unwrap();
+    let text = std::fs::read_to_string(plant.path("line.toml")).unwrap();
+    let text = text.replace("registry = \"models\"", "registry = \"models\", public_key_file = \"public.key\"");
+    std::fs::write(plant.path("line.toml"), &text).unwrap();
+    let report = plant.report();
+    let reasons = report["reasons"].to_string();
+    assert_eq!((&report["outcome"], &report["active"]), (&"kept".into(), &Value::Null), "{reasons}");
+    assert!(reasons.contains("the line would not take it") && reasons.contains("is not signed"), "{reasons}");
+
+    std::fs::write(plant.path("line.toml"), format!("{text}private_key_file = \"private.key\"\n")).unwrap();
+    std::fs::remove_dir_all(plant.path("models")).unwrap();
+    let report = plant.report();
+    assert_eq!(report["outcome"], "promoted", "{report:#}");
+    let bundle = Registry::open(&plant.path("models")).unwrap().active_bundle().unwrap().unwrap();
+    verify(&bundle, &plant.path("public.key")).unwrap();
 }
 
 #[test]

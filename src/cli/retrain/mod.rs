@@ -13,7 +13,7 @@ use anyhow::Context;
 
 use super::progress::Bars;
 use super::{BackboneArgument, ConfigArguments, session_options};
-use crate::bundle::Bundle;
+use crate::bundle::{self, Bundle};
 use crate::config::{Config, Retrain, TrainingConfig};
 use crate::registry::{GATE_RULE, GateFigures, Registry, first_gate, gate};
 use crate::scoring;
@@ -71,6 +71,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let champion_to_start_from = champion.as_ref().filter(|_| retrain.warm_start);
     let challenger = train_challenger(options, champion_to_start_from, &mut warnings)?;
+    if let Some(key) = &retrain.private_key_file {
+        bundle::sign(&challenger, key).context("the challenger cannot be signed; the active model stays")?;
+    }
     let report = promote(&config, retrain, &registry, champion.as_ref(), &challenger, &assembled, warnings)?;
     let paths = report.write(&retrain.reports)?;
     if arguments.json {
@@ -140,13 +143,19 @@ fn promote(
         Some(champion) => gate(&champion.figures, &challenger_judged.figures, retrain.false_reject_slack),
         None => first_gate(&challenger_judged.figures),
     };
-    if verdict.promote {
-        registry.activate(&version, &format!("retrained: {}", verdict.reasons.join("; ")))?;
+    let mut reasons = verdict.reasons;
+    // The line would refuse it and say so on `state`; the former model would go on.
+    let key = config.model.public_key_file.as_ref();
+    let refused = key.and_then(|key| bundle::verify(challenger, key).err()).map(anyhow::Error::from);
+    let promote = verdict.promote && refused.is_none();
+    reasons.extend(refused.map(|refused| format!("the line would not take it: {refused:#}")));
+    if promote {
+        registry.activate(&version, &format!("retrained: {}", reasons.join("; ")))?;
     }
     Ok(Report {
         at: jiff::Timestamp::now().to_string(),
-        outcome: if verdict.promote { Outcome::Promoted } else { Outcome::Kept },
-        reasons: verdict.reasons,
+        outcome: if promote { Outcome::Promoted } else { Outcome::Kept },
+        reasons,
         rule: GATE_RULE.into(),
         false_reject_slack: retrain.false_reject_slack,
         champion,

@@ -80,7 +80,7 @@ impl Report {
                 format!("kept: {} stays, {} does not replace it", champion.version, self.challenger.version)
             }
             (Outcome::Kept, None) => {
-                format!("kept: {} is not good enough to be the first, no model is active", self.challenger.version)
+                format!("kept: {} does not become the first, no model is active", self.challenger.version)
             }
         }
     }

@@ -55,6 +55,8 @@ pub enum Observation {
     },
     /// A decision.
     Decision(Box<Decision>),
+    /// The combined verdict about a part.
+    Part(Box<Decision>),
     /// A state.
     State {
         /// Who.
@@ -230,6 +232,7 @@ fn read(publish: &Publish) -> Option<Observation> {
     let payload = &publish.payload;
     let observation = match subject {
         Subject::Decision => serde_json::from_slice(payload).map(Observation::Decision),
+        Subject::Part => serde_json::from_slice(payload).map(Observation::Part),
         Subject::State => serde_json::from_slice(payload).map(|message| Observation::State { station, message }),
         Subject::Model => serde_json::from_slice(payload).map(|message| Observation::Model { station, message }),
         Subject::Stats => serde_json::from_slice(payload).map(|message| Observation::Stats { station, message }),

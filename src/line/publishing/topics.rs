@@ -81,6 +81,7 @@ impl Topics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Decision,
+    Part,
     State,
     Availability,
     Model,
@@ -92,6 +93,7 @@ pub(super) fn parse(topic: &str) -> Option<(String, Subject)> {
     let levels: Vec<&str> = topic.strip_prefix(ROOT)?.strip_prefix('/')?.split('/').collect();
     let subject = match levels.as_slice() {
         [_, _, _, _, "decision"] => Subject::Decision,
+        [_, _, _, _, "part"] => Subject::Part,
         [_, _, _, "state"] => Subject::State,
         [_, _, _, "availability"] => Subject::Availability,
         [_, _, _, "model"] => Subject::Model,
@@ -105,7 +107,7 @@ pub(super) fn parse(topic: &str) -> Option<(String, Subject)> {
 pub(super) fn filters(site: Option<&str>, line: Option<&str>, station: Option<&str>) -> Vec<String> {
     let any = "+";
     let base = format!("{ROOT}/{}/{}/{}", site.unwrap_or(any), line.unwrap_or(any), station.unwrap_or(any));
-    ["availability", "state", "model", "stats", "+/decision"].map(|end| format!("{base}/{end}")).to_vec()
+    ["availability", "state", "model", "stats", "+/decision", "+/part"].map(|end| format!("{base}/{end}")).to_vec()
 }
 
 #[cfg(test)]
@@ -144,6 +146,7 @@ mod tests {
     #[test]
     fn topics_read_back_what_they_were_made_of() {
         assert_eq!(parse(&topics().decision("front")), Some(("s/l/t".into(), Subject::Decision)));
+        assert_eq!(parse(&topics().part("bottle")), Some(("s/l/t".into(), Subject::Part)));
         assert_eq!(parse(&topics().state()), Some(("s/l/t".into(), Subject::State)));
         assert_eq!(parse(&topics().last("front")), None);
         assert_eq!(parse("other/v1/s/l/t/state"), None);

@@ -124,11 +124,19 @@ impl Shared {
         true
     }
 
-    /// Makes the decisions about what leaves the ledger.
+    /// Makes the decisions about what leaves the ledger; what was scored and comes too late says that.
     fn let_out(&self, ledger: MutexGuard<'_, Ledger<Judgement>>, leaving: Vec<(Frame, Judgement)>) {
+        let now = Instant::now();
+        let in_time = |frame: &Frame, judgement: Judgement| {
+            let late = judgement.is_inspected() && frame.due().is_some_and(|due| due <= now);
+            if late { Judgement::not_inspected(NotInspected::Late) } else { judgement }
+        };
         // Still under the ledger's lock, so that no other scorer's decision comes between.
-        let begun: Vec<_> =
-            leaving.into_iter().map(|(frame, judgement)| self.recorder.begin(frame, judgement)).collect();
+        let begin = |(frame, judgement)| {
+            let judgement = in_time(&frame, judgement);
+            self.recorder.begin(frame, judgement)
+        };
+        let begun: Vec<_> = leaving.into_iter().map(begin).collect();
         drop(ledger);
         for begun in begun {
             self.recorder.finish(begun);

@@ -166,20 +166,15 @@ fn score(shared: &Shared, number: usize, active: &mut ActiveModel, desk: &mut De
                 continue;
             }
         };
-        let late = one.frame.due().is_some_and(|deadline| deadline <= Instant::now());
-        let judgement = if late {
-            Judgement::not_inspected(NotInspected::Late)
-        } else {
-            let latency = Latency {
-                queue_ms: ms(one.joined.saturating_duration_since(one.frame.captured.monotonic)),
-                batch_ms: ms(batch.closed.saturating_duration_since(one.joined)),
-                infer_ms: ms(scored.saturating_duration_since(batch.closed)),
-                decide_ms: 0.0,
-            };
-            let model = Some((active.identity.clone(), manifest.calibration.image));
-            let map = shared.recorder.archives().then(|| desk.decider.map().clone());
-            Judgement { outcome, map, model, latency: Some(latency) }
+        let latency = Latency {
+            queue_ms: ms(one.joined.saturating_duration_since(one.frame.captured.monotonic)),
+            batch_ms: ms(batch.closed.saturating_duration_since(one.joined)),
+            infer_ms: ms(scored.saturating_duration_since(batch.closed)),
+            decide_ms: 0.0,
         };
+        let model = Some((active.identity.clone(), manifest.calibration.image));
+        let map = shared.recorder.archives().then(|| desk.decider.map().clone());
+        let judgement = Judgement { outcome, map, model, latency: Some(latency) };
         if !shared.conclude(&key(&one.frame), judgement) {
             shared.late_results.fetch_add(1, Ordering::SeqCst);
         }
