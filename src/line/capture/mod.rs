@@ -20,6 +20,7 @@ mod folder;
 mod launch;
 mod pipeline;
 mod sample;
+mod silence;
 mod stamp;
 mod supervisor;
 mod trigger;

@@ -10,6 +10,8 @@ use gstreamer::prelude::*;
 
 use super::feed::Feed;
 use super::pipeline::{Graph, Plan};
+use super::silence::Silence;
+use crate::config::TriggerMode;
 use crate::inspection::NotInspected;
 use crate::line::panic_message;
 
@@ -22,6 +24,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 /// A camera that plays so long without fault counts as up, even if its trigger is silent.
 const QUIET_UP: Duration = Duration::from_secs(1);
+/// A source that gives up sooner than this after the last frame does not do so because nothing comes.
+const SILENT: Duration = Duration::from_millis(1500);
 /// A frame that does not get from first pad to appsink in this time is lost; a shorter deadline
 /// counts first.
 const LONGEST_TRANSIT: Duration = Duration::from_secs(5);
@@ -101,11 +105,14 @@ pub(super) fn supervise(plan: &Plan, feed: &Arc<Feed>, stop: &Stop) {
 fn watch(plan: &Plan, graph: &Graph, feed: &Feed, stop: &Stop) -> End {
     let Some(bus) = graph.pipeline.bus() else { return End::Failed("the graph has no bus".into()) };
     let kinds = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Warning];
+    // Only where silence is no fault.
+    let silence = Some(&graph.pipeline).filter(|_| plan.trigger != TriggerMode::Free).and_then(Silence::of);
     // A refused start leaves its reason on the bus.
     let refused = graph.pipeline.set_state(gst::State::Playing).is_err();
     let began = Instant::now();
     let transit = plan.deadline.map_or(LONGEST_TRANSIT, |deadline| deadline.min(LONGEST_TRANSIT));
     let mut source_warning = None;
+    let mut heard = began;
     loop {
         if stop.is_wanted() {
             return End::Stopped;
@@ -115,7 +122,19 @@ fn watch(plan: &Plan, graph: &Graph, feed: &Feed, stop: &Stop) -> End {
         } else {
             bus.timed_pop_filtered(gst::ClockTime::from_mseconds(LOOK.as_millis() as u64), &kinds)
         };
+        if silence.as_ref().is_some_and(Silence::is_gone) {
+            return End::Failed("the camera no longer answers".into());
+        }
         match message.as_ref().map(|message| (message, message.view())) {
+            // At once it says so again: something else is wrong.
+            Some((message, gst::MessageView::Error(_)))
+                if silence.as_ref().is_some_and(|silence| silence.is_from_it(message))
+                    && feed.last_arrival().max(Some(heard)).is_some_and(|last| last.elapsed() >= SILENT)
+                    && silence.as_ref().is_some_and(Silence::go_on) =>
+            {
+                heard = Instant::now();
+                tracing::debug!(camera = %plan.camera, "no trigger for a while");
+            }
             Some((_, gst::MessageView::Error(error))) => return End::Failed(text(&error.error(), error.debug())),
             Some((message, gst::MessageView::Warning(warning))) => {
                 let text = text(&warning.error(), warning.debug());

@@ -4,11 +4,12 @@
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
-use linegate::config::CameraConfig;
+use linegate::config::{CameraConfig, TriggerMode};
 use linegate::inspection::{Frame, TimeSource};
 use linegate::line::capture::{Capture, CaptureEvent};
 
@@ -240,6 +241,9 @@ fn an_rtsp_server_over_udp_may_die_and_return() {
     alone("an_rtsp_server_over_udp_may_die_and_return", || rtsp_camera("udp"));
 }
 
+/// Fake cameras listen on one port.
+static GIGE: Mutex<()> = Mutex::new(());
+
 fn fake_gige_camera(serial: &str) -> Camera {
     let camera = Command::new("arv-fake-gv-camera-0.8")
         .args(["-i", "127.0.0.1", "-s", serial])
@@ -252,6 +256,7 @@ fn fake_gige_camera(serial: &str) -> Camera {
 
 #[test]
 fn a_gige_camera_may_die_and_return() {
+    let _one = GIGE.lock().unwrap_or_else(PoisonError::into_inner);
     alone("a_gige_camera_may_die_and_return", || {
         let serve = |_| fake_gige_camera("FAULTS");
         let parameters = "camera = 'Aravis-Fake-FAULTS'\nexposure_us = 5000\ngain_db = 3\nfeatures = 'TriggerMode=Off'\n\
@@ -264,5 +269,40 @@ fn a_gige_camera_may_die_and_return() {
         };
         // Aravis takes ten seconds to let go of a camera that is gone.
         dies_and_returns(extent(1, 20), camera("genicam", parameters, None), TimeSource::Camera, &serve, &shows);
+    });
+}
+
+#[test]
+fn a_triggered_gige_camera_may_be_silent_for_long_and_not_die() {
+    let _one = GIGE.lock().unwrap_or_else(PoisonError::into_inner);
+    alone("a_triggered_gige_camera_may_be_silent_for_long_and_not_die", || {
+        let server = fake_gige_camera("SILENT");
+        // A frame every four seconds, as a slow trigger gives them; Aravis's source waits two, since it
+        // was asked for 25 a second.
+        let parameters = "camera = 'Aravis-Fake-SILENT'\nfeatures = 'TriggerMode=Off AcquisitionFramePeriod=4000000'\n\
+             caps = 'video/x-raw,format=GRAY8,width=202,height=120,framerate=25/1'";
+        let camera = CameraConfig { trigger: TriggerMode::Hardware, ..camera("genicam", parameters, None) };
+        let (sender, events) = sync_channel(256);
+        let capture = Capture::start(&[camera], &sender).unwrap();
+        let mut follower = Follower { events, numbers: Vec::new(), downs: 0, up: false };
+        // Its own timer runs when it is told to be slow.
+        follower.frame();
+        follower.frame();
+        let mut before: Option<Instant> = None;
+        for _ in 0..extent(3, 40) {
+            let captured = follower.frame().captured.monotonic;
+            let silence = before.map(|before| captured.saturating_duration_since(before).as_secs_f64());
+            assert!(silence.is_none_or(|silence| (3.0..5.5).contains(&silence)), "frames {silence:?} s apart");
+            before = Some(captured);
+        }
+        assert_eq!(follower.downs, 0, "a silent camera was taken for a lost one");
+        drop(server);
+        while follower.up {
+            follower.next();
+        }
+        assert_eq!(follower.downs, 1);
+        let _server = fake_gige_camera("SILENT");
+        follower.frame();
+        capture.stop();
     });
 }
