@@ -15,5 +15,5 @@ timed=$SECONDS
 # One at a time: a test that measures how late a decision comes must have the machine to itself.
 LINEGATE_FAULTS=long cargo test --locked --test integration "faults::${1:-}" -- --nocapture --test-threads 1
 # Commands are met inside the program; a case takes microseconds.
-[ $# -gt 0 ] || PROPTEST_CASES=20000000 cargo test --locked --lib no_command_can_break
+[ $# -gt 0 ] || PROPTEST_CASES=40000000 cargo test --locked --lib no_command_can_break
 step "Fault suite passed in $(duration $((SECONDS - timed)))"
