@@ -68,7 +68,7 @@ impl Silence {
         self.control_lost.load(Ordering::SeqCst)
     }
 
-    /// Whether this is the source saying that nothing came, and not something else that failed.
+    /// Whether a message is the source's own.
     pub(super) fn is_from_it(&self, message: &gst::Message) -> bool {
         message.src() == Some(self.source.upcast_ref())
     }

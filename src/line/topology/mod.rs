@@ -279,7 +279,7 @@ impl Line {
         delivery.set_state(StationState::Preoperational, None);
         let drain = Duration::from_millis(config.mqtt.drain_ms);
         let loader = Loader::new(&config.model, &config.camera);
-        let (path, scorers) = match loader.current().and_then(|path| Ok((path.clone(), loader.load(&path)?))) {
+        let (path, scorers) = match loader.current().and_then(|path| Ok((path.clone(), loader.load(&path, None)?))) {
             Ok(loaded) => loaded,
             Err(error) => {
                 delivery.set_state(StationState::Error, Some(describe(&error)));

@@ -85,11 +85,13 @@ impl Loader {
         }
     }
 
-    /// Reads and verifies the bundle and makes a session of its own for each scorer.
-    pub(super) fn load(&self, path: &Path) -> Result<Vec<ActiveModel>, ModelError> {
+    /// Reads and verifies the bundle and makes a session of its own for each of `scorers`; where none are
+    /// given, for as many as its provider wants.
+    pub(super) fn load(&self, path: &Path, scorers: Option<usize>) -> Result<Vec<ActiveModel>, ModelError> {
         let bundle = self.verified(path)?;
         let first = self.session(&bundle)?;
-        let others = (1..self.options.sessions_on(first.provider)).map(|_| self.session(&bundle));
+        let scorers = scorers.unwrap_or_else(|| self.options.sessions_on(first.provider));
+        let others = (1..scorers).map(|_| self.session(&bundle));
         std::iter::once(Ok(first)).chain(others).collect()
     }
 
@@ -144,6 +146,7 @@ impl Successor {
 pub(super) fn watch(
     loader: &Loader,
     mut running: PathBuf,
+    scorers: usize,
     successor: &Successor,
     problem: &dyn Fn(Option<String>),
     stop: &StopFlag,
@@ -169,7 +172,8 @@ pub(super) fn watch(
             continue;
         }
         tracing::info!(bundle = %path.display(), "loading the newly activated bundle");
-        match loader.load(&path) {
+        // As many as there are scorers, whatever provider it gets this time: none may stay with the former.
+        match loader.load(&path, Some(scorers)) {
             Ok(models) => {
                 successor.put(models);
                 running = path;

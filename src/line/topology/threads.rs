@@ -79,10 +79,12 @@ impl Threads {
             threads.attendants.push(spawn("parts", move || keep(&parts, "parts", || tell_parts(&parts)))?);
         }
         if loader.registry().is_some() {
-            let (watched, stop) = (shared.clone(), threads.stop.clone());
+            let (watched, stop, scorers) = (shared.clone(), threads.stop.clone(), threads.scorers.len());
             threads.attendants.push(spawn("model-watch", move || {
                 let problem = |text| watched.note(|station| station.model_problem = text);
-                keep(&watched, "model-watch", || model::watch(&loader, path.clone(), &successor, &problem, &stop));
+                keep(&watched, "model-watch", || {
+                    model::watch(&loader, path.clone(), scorers, &successor, &problem, &stop);
+                });
             })?);
         }
         let (pulse, stop) = (shared.clone(), threads.stop.clone());
