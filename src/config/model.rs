@@ -101,6 +101,14 @@ pub struct ModelConfig {
     /// idle line are busy.
     #[serde(default)]
     pub spinning: bool,
+    /// A run that takes longer hangs, 100 to 15000: it is broken off, its frames are `not_inspected:
+    /// failed`, and another session takes its place.
+    #[serde(default = "default_run_timeout_ms")]
+    pub run_timeout_ms: u64,
+}
+
+fn default_run_timeout_ms() -> u64 {
+    10_000
 }
 
 fn default_providers() -> Vec<ProviderName> {

@@ -18,7 +18,7 @@ mod spec;
 pub use backbone::FeatureExtractor;
 pub use error::ScoringError;
 pub use fit::PictureFitter;
-pub use model::Model;
+pub use model::{Breaker, Model};
 pub use provider::{Provider, SessionOptions};
 pub use runtime::{LIBRARY_VARIABLE, initialise, library};
 pub use spec::{BackboneSpec, ColorOrder, Layout};

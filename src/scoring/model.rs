@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ndarray::Array2;
-use ort::session::Session;
+use ort::session::{RunOptions, Session};
 use ort::value::{TensorElementType, TensorRef};
 use tracing::info;
 
@@ -23,6 +23,7 @@ pub struct Model {
     manifest: Arc<Manifest>,
     identity: ModelIdentity,
     session: Session,
+    breaker: Breaker,
     provider: Provider,
     /// The input tensor, `[batch, row, column, channel]`, kept between runs.
     input: Vec<u8>,
@@ -49,11 +50,13 @@ impl Model {
         let (session, provider) = provider::open(&path, options)?;
         check(&path, &session, &bundle.manifest)?;
         let size = bundle.manifest.preprocessing.size;
+        let breaker = Breaker::new().map_err(|source| ScoringError::Open { path: path.clone(), source })?;
         let mut model = Self {
             path,
             manifest: Arc::new(bundle.manifest.clone()),
             identity: bundle.identity.clone(),
             session,
+            breaker,
             provider,
             input: vec![0; size.width * size.height * 3],
             maps: Vec::new(),
@@ -73,6 +76,11 @@ impl Model {
     /// Name, version and hash of the bundle.
     pub fn identity(&self) -> &ModelIdentity {
         &self.identity
+    }
+
+    /// What breaks this model's runs off, from any thread.
+    pub fn breaker(&self) -> Breaker {
+        self.breaker.clone()
     }
 
     /// The bundle's manifest.
@@ -155,14 +163,14 @@ impl Model {
 
     /// Runs the given places and takes the maps apart.
     fn run(&mut self, places: Range<usize>) -> Result<(), ScoringError> {
-        let Self { path, session, input, maps, .. } = self;
+        let Self { path, session, breaker, input, maps, .. } = self;
         let batch = places.len();
         let failed = |source| ScoringError::Run { path: path.clone(), batch, source };
         let Size { width, height } = self.manifest.preprocessing.size;
         let length = width * height * 3;
         let input = &input[places.start * length..places.end * length];
         let input = TensorRef::from_array_view(([batch, height, width, 3], input)).map_err(failed)?;
-        let outputs = session.run(ort::inputs![input]).map_err(failed)?;
+        let outputs = session.run_with_options(ort::inputs![input], &*breaker.0).map_err(failed)?;
         let levels = &self.manifest.levels;
         while maps.len() < batch {
             let levels = levels.iter().map(|level| Array2::zeros((level.rows, level.columns))).collect();
@@ -180,6 +188,28 @@ impl Model {
             }
         }
         Ok(())
+    }
+}
+
+/// Breaks a model's runs off, for good: the one going on and those that follow fail.
+#[derive(Clone)]
+pub struct Breaker(Arc<RunOptions>);
+
+impl std::fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Breaker")
+    }
+}
+
+impl Breaker {
+    fn new() -> ort::Result<Self> {
+        RunOptions::new().map(|options| Self(Arc::new(options)))
+    }
+
+    /// The run going on ends with an error as soon as the operator that it is in has ended; one that
+    /// hangs inside an operator does not. `false` when ONNX Runtime refuses.
+    pub fn break_off(&self) -> bool {
+        self.0.terminate().is_ok()
     }
 }
 

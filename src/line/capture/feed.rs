@@ -2,7 +2,7 @@
 //! pad and told at the appsink.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,7 +26,11 @@ const NUMBER_CAPS: &str = "timestamp/x-linegate-frame";
 pub(super) struct Feed {
     camera: Arc<str>,
     deadline: Option<Duration>,
-    events: SyncSender<CaptureEvent>,
+    events: Mutex<Option<SyncSender<CaptureEvent>>>,
+    /// Graphs so far.
+    graphs: AtomicU64,
+    /// Number of the graph that is heard; 0 is none.
+    heard: AtomicU64,
     number_caps: gst::Caps,
     pending: Mutex<Pending>,
     camera_clock: Mutex<CameraClock>,
@@ -50,7 +54,9 @@ impl Feed {
         Self {
             camera: plan.camera.clone(),
             deadline: plan.deadline,
-            events: events.clone(),
+            events: Mutex::new(Some(events.clone())),
+            graphs: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             number_caps: gst::Caps::builder(NUMBER_CAPS).build(),
             pending: Mutex::default(),
             camera_clock: Mutex::default(),
@@ -63,11 +69,30 @@ impl Feed {
         }
     }
 
-    /// Forgets the arrival of pictures from an earlier graph.
-    pub(super) fn begin(&self) {
+    /// Begins with another graph: forgets the arrival of pictures from an earlier one, which is not heard
+    /// any more. The new one's number.
+    pub(super) fn begin(&self) -> u64 {
         *lock(&self.last_arrival) = None;
         *lock(&self.part) = None;
         *lock(&self.camera_clock) = CameraClock::default();
+        let number = self.graphs.fetch_add(1, Ordering::SeqCst) + 1;
+        self.heard.store(number, Ordering::SeqCst);
+        number
+    }
+
+    /// What the graph of that number says is no longer heard: it has ended, or hangs.
+    pub(super) fn hear_no_more(&self, graph: u64) {
+        let _ = self.heard.compare_exchange(graph, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Whether the graph of that number is heard.
+    pub(super) fn hears(&self, graph: u64) -> bool {
+        self.heard.load(Ordering::SeqCst) == graph
+    }
+
+    /// Lets go of the events' channel, for good.
+    pub(super) fn close(&self) {
+        *lock(&self.events) = None;
     }
 
     pub(super) fn is_of(&self, camera: &str) -> bool {
@@ -165,7 +190,13 @@ impl Feed {
 
     /// Waits for room; an absent reader means that the line is gone, so nothing is left to tell.
     fn send(&self, event: CaptureEvent) {
-        let _ = self.events.send(event);
+        if let Some(events) = self.events() {
+            let _ = events.send(event);
+        }
+    }
+
+    fn events(&self) -> Option<SyncSender<CaptureEvent>> {
+        lock(&self.events).clone()
     }
 
     /// When a buffer that passes the first pad now was captured.
@@ -244,18 +275,25 @@ impl Feed {
             deadline: self.deadline,
             picture,
         };
-        if let Err(TrySendError::Full(_)) = self.events.try_send(CaptureEvent::Frame(frame)) {
+        let Some(events) = self.events() else { return };
+        if let Err(TrySendError::Full(_)) = events.try_send(CaptureEvent::Frame(frame)) {
             self.lose([grabbed], NotInspected::Shed);
         }
     }
 }
 
-pub(super) fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>, clock: StreamClock) {
+/// Numbers and stamps what passes a first pad of the graph of that number.
+pub(super) fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>, graph: u64, clock: StreamClock) {
     let feed = feed.clone();
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(kinds, move |pad, info| {
+        let heard = feed.hears(graph);
         let media = || pad.current_caps().and_then(|caps| caps.structure(0).map(|s| s.name().to_string()));
         match &mut info.data {
+            // Events pass: behind the pad nobody hears this graph either.
+            Some(gst::PadProbeData::Buffer(_) | gst::PadProbeData::BufferList(_)) if !heard => {
+                gst::PadProbeReturn::Handled
+            }
             Some(gst::PadProbeData::Buffer(buffer)) => {
                 if feed.grab(pad, clock, media().as_deref(), buffer) {
                     gst::PadProbeReturn::Ok

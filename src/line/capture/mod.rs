@@ -8,7 +8,8 @@
 //! number comes out exactly once.
 //!
 //! Each camera has a supervisor on a thread of its own, which takes the graph down and builds it
-//! again after an error, an unwanted end of stream or silence.
+//! again after an error, an unwanted end of stream or silence. The graph lives on another thread, which
+//! is left behind where it hangs.
 //!
 //! Policy of the channel when full: the picture of the new frame is given up and its number is
 //! told as lost with cause `shed`; that small event waits for room. Nothing vanishes unseen.
@@ -18,6 +19,7 @@ mod error;
 mod feed;
 mod folder;
 mod launch;
+mod life;
 mod pipeline;
 mod sample;
 mod silence;
@@ -121,6 +123,7 @@ impl Capture {
             let (stop, name) = (capture.stop.clone(), plan.camera.clone());
             let feed = Arc::new(feed::Feed::new(&plan, events));
             capture.feeds.push(feed.clone());
+            let plan = Arc::new(plan);
             let thread = std::thread::Builder::new()
                 .name(format!("camera-{name}"))
                 .spawn(move || supervisor::supervise(&plan, &feed, &stop))
@@ -130,7 +133,7 @@ impl Capture {
         Ok(capture)
     }
 
-    /// The way to trigger cameras. It holds the events' channel open as long as it lives.
+    /// The way to trigger cameras; it leads nowhere once they have stopped.
     pub fn shutter(&self) -> Shutter {
         Shutter(self.feeds.clone())
     }
@@ -148,7 +151,8 @@ impl Capture {
                 tracing::error!("a camera's thread had panicked");
             }
         }
-        self.feeds.clear();
+        // A graph that hangs still holds its own.
+        self.feeds.drain(..).for_each(|feed| feed.close());
     }
 }
 

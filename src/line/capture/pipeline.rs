@@ -79,12 +79,12 @@ impl Plan {
         Ok(pads)
     }
 
-    /// Builds the graph with its probes; it does not play yet.
-    pub(super) fn build(&self, feed: &Arc<Feed>, position: u64) -> Result<Graph, CaptureError> {
+    /// Builds the graph of that number at its feed, with its probes; it does not play yet.
+    pub(super) fn build(&self, feed: &Arc<Feed>, number: u64, position: u64) -> Result<Graph, CaptureError> {
         let pipeline = self.parse()?;
         let clock = StreamClock::of(&pipeline);
         for pad in self.first_pads(&pipeline)? {
-            watch_first_pad(&pad, feed, clock);
+            watch_first_pad(&pad, feed, number, clock);
         }
         let folder = pipeline.iterate_sources().into_iter().filter_map(Result::ok).find_map(|e| e.downcast().ok());
         if let Some(folder) = &folder {
@@ -94,6 +94,9 @@ impl Plan {
             let feed = feed.clone();
             let on_sample = move |sink: &gst_app::AppSink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                if !feed.hears(number) {
+                    return Err(gst::FlowError::Flushing);
+                }
                 feed.arrive(&sample);
                 Ok(gst::FlowSuccess::Ok)
             };

@@ -1,19 +1,19 @@
 //! Keeps one camera running: watches its graph's bus and its frames, takes it down and builds it
 //! again.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::feed::Feed;
+use super::life::{Life, Pulse};
 use super::pipeline::{Graph, Plan};
 use super::silence::Silence;
 use crate::config::TriggerMode;
 use crate::inspection::NotInspected;
-use crate::line::panic_message;
 
 /// Pause before the first attempt to build a lost camera again; doubles with every attempt that
 /// brings no frame.
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const QUIET_UP: Duration = Duration::from_secs(1);
 /// A source that gives up sooner than this after the last frame does not do so because nothing comes.
 const SILENT: Duration = Duration::from_millis(1500);
+/// Graphs of a camera that hang at the same time at most: before another is built, one must have let go.
+const MOST_HANGING: usize = 3;
 /// A frame that does not get from first pad to appsink in this time is lost; a shorter deadline
 /// counts first.
 const LONGEST_TRANSIT: Duration = Duration::from_secs(5);
@@ -43,7 +45,7 @@ impl Stop {
         self.changed.notify_all();
     }
 
-    fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         *self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,7 +57,8 @@ impl Stop {
 }
 
 /// How a graph's life ended.
-enum End {
+#[derive(Debug)]
+pub(super) enum End {
     Stopped,
     Ended,
     /// The stream ended although it should not: begin again from the start.
@@ -64,45 +67,55 @@ enum End {
 }
 
 /// Runs one camera until it is told to stop or its stream has ended.
-pub(super) fn supervise(plan: &Plan, feed: &Arc<Feed>, stop: &Stop) {
+pub(super) fn supervise(plan: &Arc<Plan>, feed: &Arc<Feed>, stop: &Arc<Stop>) {
     let mut pause = FIRST_PAUSE;
     let mut position = 0;
+    let mut hanging: Vec<JoinHandle<()>> = Vec::new();
     loop {
-        feed.begin();
-        let mut life = || match plan.build(feed, position) {
-            Ok(graph) => {
-                let end = watch(plan, &graph, feed, stop);
-                position = if matches!(end, End::Over(_)) { 0 } else { graph.position() };
-                end
-            }
-            Err(error) => End::Failed(describe(&error)),
+        let life = Life::begin(plan, feed, stop, position);
+        let (end, at) = life.end();
+        position = at.unwrap_or(position);
+        let cause = if matches!(end, End::Stopped) { NotInspected::Stopped } else { NotInspected::Lost };
+        // Nobody hears the graph any more: what has not arrived by now never will.
+        feed.give_up_all(cause);
+        let reason = match &end {
+            End::Over(reason) | End::Failed(reason) => Some(reason.clone()),
+            End::Stopped | End::Ended => None,
         };
-        // A graph that breaks the program's own assumptions is a camera that was lost.
-        let end = catch_unwind(AssertUnwindSafe(&mut life))
-            .unwrap_or_else(|payload| End::Failed(format!("panic: {}", panic_message(&*payload))));
-        // The graph is down: what has not arrived by now never will.
-        feed.give_up_all(if matches!(end, End::Stopped) { NotInspected::Stopped } else { NotInspected::Lost });
-        let reason = match end {
+        if let Some(reason) = reason {
+            if feed.last_arrival().is_some() {
+                pause = FIRST_PAUSE;
+            }
+            tracing::warn!(camera = %plan.camera, reason, pause_ms = pause.as_millis() as u64, "camera lost");
+            feed.say_down(reason);
+        }
+        // Told first, because to take a graph down may take long.
+        hanging.extend(life.wait_until_down());
+        // A frame that was being numbered when it was no longer heard.
+        feed.give_up_all(cause);
+        match end {
             End::Stopped => return,
             End::Ended => {
                 tracing::info!(camera = %plan.camera, "camera ended");
                 return feed.say_ended();
             }
-            End::Over(reason) | End::Failed(reason) => reason,
-        };
-        if feed.last_arrival().is_some() {
-            pause = FIRST_PAUSE;
+            End::Over(_) | End::Failed(_) => {}
         }
-        tracing::warn!(camera = %plan.camera, reason, pause_ms = pause.as_millis() as u64, "camera lost");
-        feed.say_down(reason);
-        if stop.pause(pause) {
-            return;
+        loop {
+            if stop.pause(pause) {
+                return;
+            }
+            hanging.retain(|thread| !thread.is_finished());
+            if hanging.len() < MOST_HANGING {
+                break;
+            }
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-fn watch(plan: &Plan, graph: &Graph, feed: &Feed, stop: &Stop) -> End {
+/// Watches a graph from its start to its end.
+pub(super) fn watch(plan: &Plan, graph: &Graph, feed: &Feed, pulse: &Pulse) -> End {
     let Some(bus) = graph.pipeline.bus() else { return End::Failed("the graph has no bus".into()) };
     let kinds = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Warning];
     // Only where silence is no fault.
@@ -114,7 +127,7 @@ fn watch(plan: &Plan, graph: &Graph, feed: &Feed, stop: &Stop) -> End {
     let mut source_warning = None;
     let mut heard = began;
     loop {
-        if stop.is_wanted() {
+        if !pulse.goes_on() {
             return End::Stopped;
         }
         let message = if refused {
@@ -193,7 +206,7 @@ fn text(error: &gst::glib::Error, debug: Option<gst::glib::GString>) -> String {
     }
 }
 
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -30,8 +30,8 @@ mod subscriber;
 mod topics;
 mod trigger;
 
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -87,8 +87,8 @@ pub struct DeliveryCounters {
 #[derive(Debug)]
 pub struct Delivery {
     // The thread is joined by `end`, before the broker that it talks to goes.
-    thread: Option<JoinHandle<()>>,
-    broker: Option<EmbeddedBroker>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    broker: Mutex<Option<EmbeddedBroker>>,
     shared: Arc<Shared>,
     outbox: Outbox,
     address: (String, u16),
@@ -150,7 +150,7 @@ impl Delivery {
             credentials::CommandSecret::read(mqtt)?,
         );
         let thread = driver::start(options, speaker).map_err(|source| PublishingError::Thread { source })?;
-        Ok(Self { thread: Some(thread), broker, shared, outbox, address })
+        Ok(Self { thread: Mutex::new(Some(thread)), broker: Mutex::new(broker), shared, outbox, address })
     }
 
     /// Host and port of the broker; for an embedded one told to take any port, the one it took.
@@ -229,7 +229,12 @@ impl Delivery {
 
     /// Waits for acknowledgements until `drain` has passed, says `stopped`, disconnects and stops
     /// the threads. What was not acknowledged stays in the outbox for the next start.
-    pub fn stop(mut self, drain: Duration) -> DeliveryCounters {
+    pub fn stop(self, drain: Duration) -> DeliveryCounters {
+        self.end_in_order(drain)
+    }
+
+    /// As [`Delivery::stop`], where somebody else may still hold it: a thread that hangs.
+    pub fn end_in_order(&self, drain: Duration) -> DeliveryCounters {
         self.end(Order::Stop { until: Instant::now() + drain });
         // Removals still on their way to the disk count as done.
         if let Err(error) = self.outbox.settle() {
@@ -242,14 +247,13 @@ impl Delivery {
         counters
     }
 
-    fn end(&mut self, order: Order) {
+    fn end(&self, order: Order) {
         self.shared.order(order);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("publishing thread ended with a panic");
         }
-        self.broker = None;
+        *self.broker.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -284,7 +288,8 @@ impl Handing<'_> {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if self.thread.is_some() {
+        let runs = self.thread.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if runs {
             self.end(Order::Abort);
         }
     }

@@ -25,6 +25,7 @@ mod presence;
 mod progress;
 mod pulse;
 mod recorder;
+mod scorers;
 mod station;
 mod threads;
 mod triggers;
@@ -55,6 +56,7 @@ use model::Loader;
 use presence::Gate;
 use progress::Progress;
 use recorder::Recorder;
+use scorers::Seat;
 use station::Station;
 use threads::Threads;
 
@@ -88,9 +90,9 @@ struct Shared {
     /// Scores that came after the frame was decided about.
     late_results: AtomicU64,
     progress: Progress,
-    /// Frames that each scorer has in hand: who restarts it decides about them.
-    in_hand: Vec<Mutex<Vec<ledger::Key>>>,
-    /// Stages that died and were started again.
+    /// One for each scorer.
+    seats: Vec<Seat>,
+    /// Stages that died or hung and were started again.
     restarts: AtomicU64,
 }
 
@@ -230,7 +232,7 @@ pub struct Summary {
     pub acknowledged: u64,
     /// Decisions that wait in the outbox for the next start.
     pub outbox: u64,
-    /// Threads of the line that died and were started again.
+    /// Threads of the line that died or hung and were started again.
     pub restarts: u64,
     /// Run time, seconds.
     pub seconds: f64,
@@ -311,7 +313,7 @@ impl Line {
             stopping: AtomicBool::new(false),
             late_results: AtomicU64::new(0),
             progress: Progress::new(scorers.len(), Instant::now()),
-            in_hand: scorers.iter().map(|_| Mutex::default()).collect(),
+            seats: scorers.iter().map(|_| Seat::default()).collect(),
             restarts: AtomicU64::new(0),
         });
         shared.note(|station| station.model_loaded = true);
@@ -382,15 +384,7 @@ impl Line {
         };
         shared.delivery.set_stats(&summary.stats);
         shared.note(|station| station.halted = true);
-        let delivery = shared.delivery.clone();
-        drop(shared);
-        let counters = match Arc::try_unwrap(delivery) {
-            Ok(delivery) => delivery.stop(self.drain),
-            Err(delivery) => {
-                tracing::error!("delivery is still in use and was not stopped in order");
-                delivery.counters()
-            }
-        };
+        let counters = shared.delivery.end_in_order(self.drain);
         (summary.acknowledged, summary.outbox) = (counters.acknowledged, counters.waiting);
         (summary.stats.acknowledged, summary.stats.outbox) = (counters.acknowledged, counters.waiting);
         summary

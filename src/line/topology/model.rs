@@ -40,6 +40,7 @@ pub(super) struct Loader {
     registry: Option<PathBuf>,
     public_key: Option<PathBuf>,
     options: SessionOptions,
+    run_timeout: Duration,
     regions: Vec<(Arc<str>, Rectangle)>,
 }
 
@@ -62,11 +63,17 @@ impl Loader {
                 threads: config.threads,
                 spinning: config.spinning,
             },
+            run_timeout: Duration::from_millis(config.run_timeout_ms),
             regions: cameras
                 .iter()
                 .filter_map(|camera| Some((camera.name.as_str().into(), camera.region_of_interest?)))
                 .collect(),
         }
+    }
+
+    /// How long a run may take.
+    pub(super) fn run_timeout(&self) -> Duration {
+        self.run_timeout
     }
 
     /// The registry to watch, where one is configured.

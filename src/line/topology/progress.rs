@@ -42,18 +42,26 @@ impl Progress {
         Self { started: now, turned_ms }
     }
 
-    /// Says that a stage turned at `now`.
+    /// Says that a stage turned at `now`; a time to come is how long it may now take.
     pub(super) fn turned(&self, stage: Stage, now: Instant) {
         self.turned_ms[stage.place()].store(self.ms(now), Ordering::Relaxed);
     }
 
+    /// The scorers, by number, that have not turned for `patience`.
+    pub(super) fn stuck_scorers(&self, now: Instant, patience: Duration) -> Vec<usize> {
+        let scorers = 0..self.turned_ms.len() - SINGLE.len();
+        scorers.filter(|&number| self.stands(Stage::Scorer(number).place(), now, patience)).collect()
+    }
+
     /// The stages that have not turned for `patience`.
     pub(super) fn stuck(&self, now: Instant, patience: Duration) -> Vec<&'static str> {
-        let now = self.ms(now);
-        let patience = patience.as_millis() as u64;
-        let stands = |turned: &AtomicU64| now.saturating_sub(turned.load(Ordering::Relaxed)) > patience;
-        let places = self.turned_ms.iter().enumerate().filter(|(_, turned)| stands(turned));
-        places.map(|(place, _)| SINGLE.get(place).copied().unwrap_or("scorer")).collect()
+        let places = (0..self.turned_ms.len()).filter(|&place| self.stands(place, now, patience));
+        places.map(|place| SINGLE.get(place).copied().unwrap_or("scorer")).collect()
+    }
+
+    fn stands(&self, place: usize, now: Instant, patience: Duration) -> bool {
+        let turned = self.turned_ms[place].load(Ordering::Relaxed);
+        self.ms(now).saturating_sub(turned) > patience.as_millis() as u64
     }
 
     fn ms(&self, now: Instant) -> u64 {
@@ -79,5 +87,9 @@ mod tests {
         assert_eq!(progress.stuck(at(20), patience).len(), 5);
         progress.turned(Stage::Scorer(1), at(20));
         assert_eq!(progress.stuck(at(20), patience), ["intake", "deadlines", "pulse", "scorer"]);
+        assert_eq!(progress.stuck_scorers(at(20), patience), [0]);
+        progress.turned(Stage::Scorer(0), at(60));
+        assert!(progress.stuck_scorers(at(30), patience).is_empty(), "it has until then");
+        assert_eq!(progress.stuck_scorers(at(71), patience), [0, 1]);
     }
 }

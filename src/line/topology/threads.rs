@@ -13,6 +13,7 @@ use super::judgement::Judgement;
 use super::model::{self, ActiveModel, Loader, Successor};
 use super::progress::Stage;
 use super::pulse::StopFlag;
+use super::scorers::Scorers;
 use super::{Shared, triggers, worker};
 use crate::config::Config;
 use crate::inspection::NotInspected;
@@ -35,7 +36,7 @@ pub(super) struct Threads {
     triggers: Option<JoinHandle<()>>,
     no_triggers: Arc<StopFlag>,
     intake: Option<JoinHandle<()>>,
-    scorers: Vec<JoinHandle<()>>,
+    scorers: Option<Arc<Scorers>>,
     attendants: Vec<JoinHandle<()>>,
     stop: Arc<StopFlag>,
 }
@@ -54,22 +55,14 @@ impl Threads {
             triggers: None,
             no_triggers: Arc::default(),
             intake: None,
-            scorers: Vec::new(),
+            scorers: None,
             attendants: Vec::new(),
             stop: Arc::default(),
         };
         let successor = Arc::new(Successor::default());
-        for (number, model) in models.into_iter().enumerate() {
-            let (work, next, again) = (shared.clone(), successor.clone(), loader.clone());
-            let mut first = Some(model);
-            threads.scorers.push(spawn("scorer", move || {
-                keep(&work, "scorer", || {
-                    worker::give_up_what_is_in_hand(&work, number);
-                    // A session that died once is not trusted again.
-                    worker::work(&work, number, first.take(), &again, &next);
-                });
-            })?);
-        }
+        let scorers = Arc::new(Scorers::new(shared, &loader, &successor));
+        scorers.start(models)?;
+        let scorers = threads.scorers.insert(scorers).clone();
         let deadlines = shared.clone();
         threads.attendants.push(spawn("deadlines", move || {
             keep(&deadlines, "deadlines", || worker::keep_deadlines(&deadlines));
@@ -79,7 +72,7 @@ impl Threads {
             threads.attendants.push(spawn("parts", move || keep(&parts, "parts", || tell_parts(&parts)))?);
         }
         if loader.registry().is_some() {
-            let (watched, stop, scorers) = (shared.clone(), threads.stop.clone(), threads.scorers.len());
+            let (watched, stop, scorers) = (shared.clone(), threads.stop.clone(), shared.seats.len());
             threads.attendants.push(spawn("model-watch", move || {
                 let problem = |text| watched.note(|station| station.model_problem = text);
                 keep(&watched, "model-watch", || {
@@ -90,7 +83,7 @@ impl Threads {
         let (pulse, stop) = (shared.clone(), threads.stop.clone());
         let interval = Duration::from_secs(config.mqtt.stats_interval_s);
         threads.attendants.push(spawn("pulse", move || {
-            keep(&pulse, "pulse", || pulse_until_stopped(&pulse, interval, &stop));
+            keep(&pulse, "pulse", || pulse_until_stopped(&pulse, &scorers, interval, &stop));
         })?);
         let (sender, receiver) = sync_channel::<CaptureEvent>(EVENTS);
         let intake = shared.clone();
@@ -122,7 +115,9 @@ impl Threads {
         join(self.intake.take());
         let shared = &self.shared;
         shared.queue.close();
-        self.scorers.drain(..).for_each(|thread| join(Some(thread)));
+        if let Some(scorers) = self.scorers.take() {
+            scorers.end();
+        }
         shared.stopping.store(true, Ordering::SeqCst);
         shared.deadlines_changed.notify_all();
         self.stop.now();
@@ -150,12 +145,12 @@ impl Drop for Threads {
     }
 }
 
-fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LineError> {
+pub(super) fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LineError> {
     std::thread::Builder::new().name(name.into()).spawn(body).map_err(|source| LineError::Thread { name, source })
 }
 
 /// Runs a stage to its end, and again from its beginning where it dies.
-fn keep(shared: &Shared, name: &str, mut stage: impl FnMut()) {
+pub(super) fn keep(shared: &Shared, name: &str, mut stage: impl FnMut()) {
     // What a stage shares with others is whole between any two calls; what it had in hand alone is
     // made anew.
     while let Err(payload) = catch_unwind(AssertUnwindSafe(&mut stage)) {
@@ -195,11 +190,12 @@ fn tell_parts(shared: &Shared) {
     }
 }
 
-/// Watches the broker's connection and publishes counters.
-fn pulse_until_stopped(shared: &Shared, interval: Duration, stop: &StopFlag) {
+/// Watches the scorers and the broker's connection, and publishes counters.
+fn pulse_until_stopped(shared: &Shared, scorers: &Scorers, interval: Duration, stop: &StopFlag) {
     let mut next = Instant::now() + interval;
     while !stop.wait(PULSE) {
         shared.progress.turned(Stage::Pulse, Instant::now());
+        scorers.look();
         let set_aside = shared.delivery.outbox_set_aside();
         shared.note(|station| station.outbox_set_aside = set_aside);
         let connected = shared.delivery.counters().connected;

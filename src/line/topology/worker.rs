@@ -1,8 +1,8 @@
 //! A scorer: batches -> pictures of model size -> log-likelihood maps -> verdicts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Shared;
@@ -11,6 +11,7 @@ use super::latency::ms;
 use super::ledger::key;
 use super::model::{ActiveModel, Loader, Successor};
 use super::progress::Stage;
+use super::scorers::Seated;
 use crate::decision::Decider;
 use crate::inspection::{Latency, NotInspected};
 use crate::line::batching::{Batch, Batched, Taken};
@@ -30,12 +31,14 @@ struct Desk {
 const FAILURES: u32 = 3;
 /// Time between two attempts to make a session anew.
 const LOAD_AGAIN: Duration = Duration::from_secs(2);
+/// Longest time that making a session takes: an engine may have to be built for it.
+const LOADING: Duration = Duration::from_secs(600);
 
-/// Scores batches until the queue is closed and empty. Swaps models between two batches, and makes
+/// Scores batches until the queue is closed and empty, or another thread has the seat. Swaps models between two batches, and makes
 /// the session anew where batch after batch fails (a GPU that was lost) or none is given.
 pub(super) fn work(
     shared: &Shared,
-    number: usize,
+    seat: &Seated,
     mut active: Option<ActiveModel>,
     loader: &Loader,
     successor: &Successor,
@@ -43,11 +46,13 @@ pub(super) fn work(
     let mut desk = Desk { fitter: PictureFitter::new(), decider: Decider::new() };
     let mut failures = 0;
     let mut load_at = Instant::now();
-    loop {
-        shared.progress.turned(Stage::Scorer(number), Instant::now());
-        if let Some(model) = successor.take(number) {
+    if let Some(model) = &active {
+        seat.take_up(model);
+    }
+    while seat.turn(Duration::ZERO) {
+        if let Some(model) = successor.take(seat.number) {
             // Once for all scorers; each decision says which model made it.
-            if number == 0 {
+            if seat.number == 0 {
                 tracing::info!(
                     bundle = model.identity.name,
                     version = model.identity.version,
@@ -56,16 +61,21 @@ pub(super) fn work(
                 );
                 shared.delivery.set_model(&model.identity, &model.provider.to_string());
             }
+            seat.take_up(&model);
             active = Some(model);
             failures = 0;
         }
         if active.is_none() && Instant::now() >= load_at {
+            seat.turn(LOADING);
             active = load_again(shared, loader);
+            if let Some(model) = &active {
+                seat.take_up(model);
+            }
             load_at = Instant::now() + LOAD_AGAIN;
         }
         match (shared.queue.take(PATIENCE), &mut active) {
             (Taken::Batch(batch), Some(model)) => {
-                failures = if score(shared, number, model, &mut desk, batch) { 0 } else { failures + 1 };
+                failures = if score(shared, seat, model, &mut desk, batch) { 0 } else { failures + 1 };
                 if failures >= FAILURES && Instant::now() >= load_at {
                     tracing::error!(failures, "batch after batch fails: the session is made anew");
                     (active, failures) = (None, 0);
@@ -100,19 +110,10 @@ fn load_again(shared: &Shared, loader: &Loader) -> Option<ActiveModel> {
     }
 }
 
-/// Decides about the frames that a scorer had in hand when it died.
-pub(super) fn give_up_what_is_in_hand(shared: &Shared, number: usize) {
-    let keys = std::mem::take(&mut *shared.in_hand[number].lock().unwrap_or_else(PoisonError::into_inner));
-    for key in keys {
-        shared.conclude(&key, Judgement::not_inspected(NotInspected::Failed));
-    }
-}
-
 /// Scores a batch; whether the model still works: it scored a frame, or none came to it.
-fn score(shared: &Shared, number: usize, active: &mut ActiveModel, desk: &mut Desk, batch: Batch) -> bool {
+fn score(shared: &Shared, seat: &Seated, active: &mut ActiveModel, desk: &mut Desk, batch: Batch) -> bool {
     let now = Instant::now();
-    *shared.in_hand[number].lock().unwrap_or_else(PoisonError::into_inner) =
-        batch.frames.iter().map(|one| key(&one.frame)).collect();
+    seat.take_in_hand(batch.frames.iter().map(|one| key(&one.frame)).collect());
     let mut ready: Vec<Batched> = Vec::with_capacity(batch.frames.len());
     for one in batch.frames {
         // Somebody else has decided: its deadline passed while it waited.
@@ -149,6 +150,10 @@ fn score(shared: &Shared, number: usize, active: &mut ActiveModel, desk: &mut De
         let mut at = place;
         let mut run = Ok(());
         if together.is_err() {
+            // Broken off: whoever did that has decided about all of them.
+            if !seat.turn(Duration::ZERO) {
+                return false;
+            }
             (at, run) = (0, guarded(|| active.model.score_placed(place..place + 1).map(|_| ())));
             scored = Instant::now();
             works |= run.is_ok();

@@ -6,6 +6,7 @@ mod broker;
 mod cameras;
 mod disk;
 mod fuzz;
+mod hangs;
 mod inputs;
 mod killed;
 mod network;

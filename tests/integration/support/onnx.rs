@@ -51,6 +51,15 @@ pub(crate) fn node(operator: &str, inputs: &str, output: &str, attributes: &[(&s
     node
 }
 
+/// A node that gives a list of whole numbers.
+pub(crate) fn numbers(output: &str, values: &[i64]) -> Vec<u8> {
+    let data = values.iter().flat_map(|&value| number(7, value as u64)).collect::<Vec<_>>();
+    let tensor = [number(1, values.len() as u64), number(2, I64), data].concat();
+    // A tensor is 4 (TENSOR) in field 5.
+    let attribute = [bytes(1, "value"), bytes(5, tensor), number(20, 4)].concat();
+    [bytes(2, output), bytes(4, "Constant"), bytes(5, attribute)].concat()
+}
+
 /// The declaration of an input or output.
 pub(crate) fn tensor(name: &str, element: u64, dims: &[Dim]) -> Vec<u8> {
     let dims = dims.iter().flat_map(|dim| match dim {
