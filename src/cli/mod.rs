@@ -69,6 +69,7 @@ pub(super) fn session_options(model: &crate::config::ModelConfig) -> SessionOpti
         required: model.required,
         threads: model.threads,
         spinning: model.spinning,
+        engine_cache: model.engine_cache.clone(),
         ..SessionOptions::default()
     }
 }

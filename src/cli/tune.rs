@@ -113,7 +113,8 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Way>> {
             }
             let providers = vec![arguments.provider, Provider::Cpu];
             // A slower provider in its place would be measured under its name.
-            let options = SessionOptions { providers, required: true, sessions, threads, spinning };
+            let options =
+                SessionOptions { providers, required: true, sessions, threads, spinning, ..SessionOptions::default() };
             let of_its = (0..sessions).map(|_| Model::load(&bundle, &options)).collect::<Result<Vec<_>, _>>()?;
             models.push((threads, spinning, of_its));
         }

@@ -123,6 +123,7 @@ const MODEL: &[Key] = &[
     may("sessions", Kind::Integer(0, 64)),
     may("threads", Kind::Integer(0, 256)),
     may("spinning", Kind::Bool),
+    may("engine_cache", Kind::Path),
     // Below what a stage may hang before the service manager ends the process.
     may("run_timeout_ms", Kind::Integer(100, 15_000)),
 ];
@@ -221,6 +222,7 @@ pub(super) const TRAINING: &[Key] = &[
     may("batch_pixels", Kind::Integer(64, 1_048_576)),
     may("learning_rate", Kind::Number(Limit::Beyond(0.0), Limit::Within(1.0))),
     may("hidden_width", Kind::Integer(1, 8192)),
+    may("finest_hidden_width", Kind::Integer(1, 8192)),
     may("blocks", Kind::Integer(1, 64)),
     may("finest_blocks", Kind::Integer(1, 64)),
     may("pooling", Kind::Integer(1, 63)),

@@ -101,6 +101,9 @@ pub struct ModelConfig {
     /// idle line are busy.
     #[serde(default)]
     pub spinning: bool,
+    /// Folder where TensorRT keeps the engines it builds, which takes minutes; best one for each machine.
+    #[serde(default)]
+    pub engine_cache: Option<PathBuf>,
     /// A run that takes longer hangs, 100 to 15000: it is broken off, its frames are `not_inspected:
     /// failed`, and another session takes its place.
     #[serde(default = "default_run_timeout_ms")]

@@ -92,8 +92,10 @@ pub struct TrainingConfig {
     pub batch_pixels: Option<usize>,
     /// Highest learning rate of the schedule; above 0, up to 1.
     pub learning_rate: Option<f64>,
-    /// Hidden width of a coupling block's subnet, 1 to 4096.
+    /// Hidden width of a coupling block's subnet, 1 to 8192.
     pub hidden_width: Option<usize>,
+    /// The same of the finest map's level, 1 to 8192; without it `hidden_width`, where that is given.
+    pub finest_hidden_width: Option<usize>,
     /// Coupling blocks per level, 1 to 64.
     pub blocks: Option<usize>,
     /// Coupling blocks of the finest map's level, 1 to 64; without it as many as `blocks`, where that is

@@ -65,6 +65,14 @@ pub enum ScoringError {
         /// Cause.
         source: std::io::Error,
     },
+    /// The folder for TensorRT's engines cannot be made.
+    #[error("the folder {path} for TensorRT's engines (model.engine_cache) cannot be made")]
+    EngineCache {
+        /// The folder.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
     /// A file is no model that ONNX Runtime can open.
     #[error("{path} cannot be opened as an ONNX model: it is damaged, or made for a newer ONNX Runtime")]
     Open {

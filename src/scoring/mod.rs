@@ -7,6 +7,7 @@
 //! `contract` says what a file should have been.
 
 mod backbone;
+mod binding;
 mod contract;
 mod error;
 mod fit;

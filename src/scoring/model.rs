@@ -1,5 +1,6 @@
 //! A bundle's model in a session.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,14 @@ use ort::session::{RunOptions, Session};
 use ort::value::{TensorElementType, TensorRef};
 use tracing::info;
 
+use super::binding::Binding;
 use super::contract::{self, Axis, broken};
 use super::{Provider, ScoringError, SessionOptions, provider};
 use crate::bundle::{Bundle, METADATA_NAME, METADATA_VERSION, MODEL_INPUT, Manifest};
 use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture, Size};
+
+/// Numbers of pictures that memory is kept for at most.
+const MOST_BINDINGS: usize = 8;
 
 /// A bundle's ONNX model, loaded and checked against its manifest.
 #[derive(Debug)]
@@ -25,8 +30,11 @@ pub struct Model {
     session: Session,
     breaker: Breaker,
     provider: Provider,
-    /// The input tensor, `[batch, row, column, channel]`, kept between runs.
-    input: Vec<u8>,
+    /// By number of pictures, and when each was last used.
+    bindings: HashMap<usize, (u64, Binding)>,
+    /// Pictures of the batch that is being prepared.
+    prepared: usize,
+    uses: u64,
     /// What the last runs said, a picture each.
     maps: Vec<LogLikelihoodMaps>,
 }
@@ -49,7 +57,6 @@ impl Model {
         let path = file.to_owned();
         let (session, provider) = provider::open(&path, options)?;
         check(&path, &session, &bundle.manifest)?;
-        let size = bundle.manifest.preprocessing.size;
         let breaker = Breaker::new().map_err(|source| ScoringError::Open { path: path.clone(), source })?;
         let mut model = Self {
             path,
@@ -58,11 +65,15 @@ impl Model {
             session,
             breaker,
             provider,
-            input: vec![0; size.width * size.height * 3],
+            bindings: HashMap::new(),
+            prepared: 0,
+            uses: 0,
             maps: Vec::new(),
         };
         // Shows the real shapes, and pays for the first allocations before a frame waits for it.
-        model.run(0..1)?;
+        model.try_out()?;
+        model.prepare(1)?;
+        model.score_placed(0..1)?;
         let ModelIdentity { name, version, .. } = &model.identity;
         info!(model = name, version, %provider, "model loaded");
         Ok(model)
@@ -93,34 +104,51 @@ impl Model {
         &self.path
     }
 
-    /// The place of a picture in the input tensor, `[row, column, channel]` RGB, to be written before
-    /// [`Model::score_placed`]. Places of a batch are numbered from 0.
-    pub fn place(&mut self, index: usize) -> &mut [u8] {
-        let size = self.manifest.preprocessing.size;
-        let length = size.width * size.height * 3;
-        if self.input.len() < (index + 1) * length {
-            self.input.resize((index + 1) * length, 0);
-        }
-        &mut self.input[index * length..(index + 1) * length]
+    /// Makes room for a batch of so many pictures, at least 1. What their places hold is nothing in
+    /// particular.
+    ///
+    /// # Errors
+    /// [`ScoringError::Run`] when there is no memory for it.
+    pub fn prepare(&mut self, pictures: usize) -> Result<(), ScoringError> {
+        self.prepared = run_size(self.provider, pictures.max(1));
+        self.binding(self.prepared).map(|_| ())
     }
 
-    /// Scores what was written into the given places as one batch, in their order. The maps stand in
-    /// memory that the next run takes again. Values may be infinite or not numbers where the model
-    /// gives such: see [`LogLikelihoodMaps::is_finite`].
+    /// The place of a picture in the prepared batch, `[row, column, channel]` RGB, to be written before
+    /// [`Model::score_placed`]. Places are numbered from 0.
+    ///
+    /// # Panics
+    /// Beyond the prepared batch.
+    pub fn place(&mut self, index: usize) -> &mut [u8] {
+        let length = self.picture_length();
+        let (_, binding) = self.bindings.get_mut(&self.prepared).expect("a batch is prepared");
+        &mut binding.input()[index * length..(index + 1) * length]
+    }
+
+    /// Scores what was written into the given places of the prepared batch as one, in their order. The
+    /// maps stand in memory that the next run takes again. Values may be infinite or not numbers where
+    /// the model gives such: see [`LogLikelihoodMaps::is_finite`].
     ///
     /// # Errors
     /// [`ScoringError`] when the run fails.
     ///
     /// # Panics
-    /// When a place was never written.
+    /// Beyond the prepared batch.
     pub fn score_placed(&mut self, places: Range<usize>) -> Result<&[LogLikelihoodMaps], ScoringError> {
         let count = places.len();
-        if count > 0 {
-            let run = run_size(self.provider, count);
-            // What the places beyond hold is scored, too, and nobody looks at it.
-            self.place(places.start + run - 1);
-            self.run(places.start..places.start + run)?;
+        if count == 0 {
+            return Ok(&[]);
         }
+        // What the places beyond hold is scored, too, and nobody looks at it.
+        let run = run_size(self.provider, count);
+        if places.start > 0 || run != self.prepared {
+            let length = self.picture_length();
+            let (_, prepared) = self.bindings.get_mut(&self.prepared).expect("a batch is prepared");
+            let pictures = prepared.input()[places.start * length..places.end * length].to_vec();
+            self.binding(run)?.input()[..pictures.len()].copy_from_slice(&pictures);
+        }
+        self.run(run)?;
+        self.take_apart(run, count);
         Ok(&self.maps[..count])
     }
 
@@ -135,6 +163,7 @@ impl Model {
     /// [`ScoringError`] when a picture has another size or the run fails.
     pub fn score(&mut self, pictures: &[&Picture]) -> Result<Vec<LogLikelihoodMaps>, ScoringError> {
         let expected = self.manifest.preprocessing.size;
+        self.prepare(pictures.len())?;
         for (index, picture) in pictures.iter().enumerate() {
             if picture.size() != expected {
                 return Err(ScoringError::PictureSize { index, expected, found: picture.size() });
@@ -144,47 +173,82 @@ impl Model {
         Ok(self.score_placed(0..pictures.len())?.to_vec())
     }
 
-    /// Time of one run of the session alone on what the first `batch` places hold: no copies, nothing
-    /// taken apart. For measuring.
+    /// Time of one run of the session alone on a batch of so many pictures: no copies, nothing taken
+    /// apart. For measuring.
     ///
     /// # Errors
     /// [`ScoringError::Run`].
     pub fn time_run(&mut self, batch: NonZeroUsize) -> Result<Duration, ScoringError> {
-        let batch = batch.get();
-        self.place(batch - 1);
-        let Size { width, height } = self.manifest.preprocessing.size;
-        let path = &self.path;
-        let failed = |source| ScoringError::Run { path: path.clone(), batch, source };
+        self.prepare(batch.get())?;
         let began = Instant::now();
-        let input = TensorRef::from_array_view(([batch, height, width, 3], &self.input[..batch * height * width * 3]));
-        drop(self.session.run(ort::inputs![input.map_err(failed)?]).map_err(failed)?);
+        self.run(self.prepared)?;
         Ok(began.elapsed())
     }
 
-    /// Runs the given places and takes the maps apart.
-    fn run(&mut self, places: Range<usize>) -> Result<(), ScoringError> {
-        let Self { path, session, breaker, input, maps, .. } = self;
-        let batch = places.len();
-        let failed = |source| ScoringError::Run { path: path.clone(), batch, source };
+    /// Bytes of a picture.
+    fn picture_length(&self) -> usize {
         let Size { width, height } = self.manifest.preprocessing.size;
-        let length = width * height * 3;
-        let input = &input[places.start * length..places.end * length];
-        let input = TensorRef::from_array_view(([batch, height, width, 3], input)).map_err(failed)?;
-        let outputs = session.run_with_options(ort::inputs![input], &*breaker.0).map_err(failed)?;
-        let levels = &self.manifest.levels;
-        while maps.len() < batch {
-            let levels = levels.iter().map(|level| Array2::zeros((level.rows, level.columns))).collect();
+        width * height * 3
+    }
+
+    /// Input and outputs for runs of so many pictures; made where there are none yet.
+    fn binding(&mut self, pictures: usize) -> Result<&mut Binding, ScoringError> {
+        if !self.bindings.contains_key(&pictures) {
+            let spare = self.bindings.iter().filter(|(size, _)| **size != self.prepared);
+            let oldest = spare.min_by_key(|(_, (used, _))| *used).map(|(size, _)| *size);
+            if let Some(oldest) = oldest.filter(|_| self.bindings.len() >= MOST_BINDINGS) {
+                self.bindings.remove(&oldest);
+            }
+            let size = self.manifest.preprocessing.size;
+            let made = Binding::new(&self.session, self.provider, pictures, size, &self.manifest.levels)
+                .map_err(|source| ScoringError::Run { path: self.path.clone(), batch: pictures, source })?;
+            self.bindings.insert(pictures, (0, made));
+        }
+        self.uses += 1;
+        let (used, binding) = self.bindings.get_mut(&pictures).expect("it was just made");
+        *used = self.uses;
+        Ok(binding)
+    }
+
+    /// Runs the session on what the binding for so many pictures holds.
+    fn run(&mut self, pictures: usize) -> Result<(), ScoringError> {
+        let Self { path, session, breaker, bindings, .. } = self;
+        let (_, binding) = bindings.get_mut(&pictures).expect("it was prepared");
+        let failed = |source| ScoringError::Run { path: path.clone(), batch: pictures, source };
+        binding.run(session, &breaker.0).map_err(failed)
+    }
+
+    /// Takes the maps of the first `count` pictures out of the outputs for `pictures`.
+    fn take_apart(&mut self, pictures: usize, count: usize) {
+        let Self { maps, bindings, manifest, .. } = self;
+        let (_, binding) = &bindings[&pictures];
+        while maps.len() < count {
+            let levels = manifest.levels.iter().map(|level| Array2::zeros((level.rows, level.columns))).collect();
             maps.push(LogLikelihoodMaps { levels });
         }
-        for (number, level) in levels.iter().enumerate() {
-            let (shape, values) = contract::values(path, &outputs, &level.output)?;
-            let expected = [batch, level.rows, level.columns];
+        for (number, level) in manifest.levels.iter().enumerate() {
+            let values = binding.output(number).chunks_exact(level.rows * level.columns);
+            for (maps, values) in maps[..count].iter_mut().zip(values) {
+                maps.levels[number].iter_mut().zip(values).for_each(|(into, &value)| *into = value);
+            }
+        }
+    }
+
+    /// Runs a black picture without memory of ours for the outputs: what the file declares need not be
+    /// what it gives.
+    fn try_out(&mut self) -> Result<(), ScoringError> {
+        let Self { path, session, manifest, .. } = self;
+        let failed = |source| ScoringError::Run { path: path.clone(), batch: 1, source };
+        let Size { width, height } = manifest.preprocessing.size;
+        let black = vec![0u8; width * height * 3];
+        let input = TensorRef::from_array_view(([1, height, width, 3], black.as_slice())).map_err(failed)?;
+        let outputs = session.run(ort::inputs![input]).map_err(failed)?;
+        for level in &manifest.levels {
+            let (shape, _) = contract::values(path, &outputs, &level.output)?;
+            let expected = [1, level.rows, level.columns];
             if shape != expected {
                 let output = format!("output `{}`", level.output);
                 return Err(broken(path, output, format!("{expected:?}"), format!("{shape:?}")));
-            }
-            for (maps, values) in maps.iter_mut().zip(values.chunks_exact(level.rows * level.columns)) {
-                maps.levels[number].iter_mut().zip(values).for_each(|(into, &value)| *into = value);
             }
         }
         Ok(())

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ort::environment::Environment;
-use ort::ep::{CPU, CUDA, ExecutionProviderDispatch, OpenVINO, TensorRT};
+use ort::ep::{ArenaExtendStrategy, CPU, CUDA, ExecutionProviderDispatch, OpenVINO, TensorRT};
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use serde::{Deserialize, Serialize};
@@ -48,11 +48,27 @@ impl Provider {
 
     /// What to register with a session. The provider itself fails loudly, so that we know which
     /// one we really got.
-    fn dispatches(self) -> Vec<ExecutionProviderDispatch> {
+    ///
+    /// A session on a GPU has a stream of its own, so that several work beside each other. Its memory
+    /// grows by what is asked for, not in powers of two, and products keep the mantissa of f32: the
+    /// boundaries were found with it.
+    fn dispatches(self, engine_cache: Option<&Path>) -> Vec<ExecutionProviderDispatch> {
+        let cuda = CUDA::default().with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested).with_tf32(false);
         match self {
             // CUDA takes the nodes that TensorRT refuses; without it they would go to the processor.
-            Self::Tensorrt => vec![TensorRT::default().build().error_on_failure(), CUDA::default().build()],
-            Self::Cuda => vec![CUDA::default().build().error_on_failure()],
+            Self::Tensorrt => {
+                let mut tensorrt = TensorRT::default();
+                if let Some(folder) = engine_cache {
+                    let folder = folder.display().to_string();
+                    tensorrt = tensorrt
+                        .with_engine_cache(true)
+                        .with_engine_cache_path(&folder)
+                        .with_timing_cache(true)
+                        .with_timing_cache_path(folder);
+                }
+                vec![tensorrt.build().error_on_failure(), cuda.build()]
+            }
+            Self::Cuda => vec![cuda.build().error_on_failure()],
             // The batch is a dynamic axis.
             Self::Openvino => vec![OpenVINO::default().with_dynamic_shapes(true).build().error_on_failure()],
             Self::Cpu => vec![CPU::default().build().error_on_failure()],
@@ -98,11 +114,21 @@ pub struct SessionOptions {
     /// Whether these threads wait for the next run by spinning: it begins sooner, and the cores of an
     /// idle line are busy.
     pub spinning: bool,
+    /// Folder where TensorRT keeps the engines it builds, so that the next start need not build them;
+    /// none is no such folder. Made where it is missing.
+    pub engine_cache: Option<PathBuf>,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { providers: vec![Provider::Cpu], required: false, sessions: 1, threads: 0, spinning: false }
+        Self {
+            providers: vec![Provider::Cpu],
+            required: false,
+            sessions: 1,
+            threads: 0,
+            spinning: false,
+            engine_cache: None,
+        }
     }
 }
 
@@ -132,6 +158,9 @@ fn cores() -> usize {
 pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, Provider), ScoringError> {
     // ONNX Runtime's own message for a missing file depends on the provider; the system's is clear.
     File::open(path).map_err(|source| ScoringError::Read { path: path.to_owned(), source })?;
+    if let Some(folder) = &options.engine_cache {
+        std::fs::create_dir_all(folder).map_err(|source| ScoringError::EngineCache { path: folder.clone(), source })?;
+    }
     let environment = environment()?;
     let before_cpu = options.providers.iter().copied().take_while(|&provider| provider != Provider::Cpu);
     for (place, provider) in before_cpu.enumerate() {
@@ -161,7 +190,7 @@ fn session(
         .with_intra_threads(options.threads_on(provider))?
         .with_intra_op_spinning(options.spinning)?
         .with_inter_op_spinning(false)?
-        .with_execution_providers(provider.dispatches())?
+        .with_execution_providers(provider.dispatches(options.engine_cache.as_deref()))?
         .commit_from_file(path)
 }
 

@@ -41,6 +41,9 @@ pub struct Settings {
     /// Hidden width of every level; none is the authors' `2 (C - C/2 + 128)`, which is what their way
     /// to enter the condition needs and hardly better.
     pub hidden_width: Option<usize>,
+    /// Hidden width of the finest map's level; none is that of the others.
+    #[serde(default)]
+    pub finest_hidden_width: Option<usize>,
     /// Side of the features' neighbourhood average, odd.
     pub pooling: usize,
     /// Side of the average of one more level on the coarsest map, odd; 0 leaves that level out.
@@ -113,6 +116,7 @@ impl Settings {
             blocks: 4,
             finest_blocks: Some(3),
             hidden_width: Some(64),
+            finest_hidden_width: None,
             pooling: 3,
             context: 9,
             steps: Some(800),
@@ -146,6 +150,7 @@ impl Settings {
                 blocks: 8,
                 finest_blocks: None,
                 hidden_width: None,
+                finest_hidden_width: None,
                 batch_pixels: 4096,
                 learning_rate: 2e-4,
                 normals_only: 1.0 / 25.0,
@@ -190,6 +195,10 @@ impl Settings {
             batch_pixels,
             learning_rate: config.learning_rate.map_or(preset.learning_rate, |v| v as f32),
             hidden_width: config.hidden_width.or(preset.hidden_width),
+            // As with the blocks.
+            finest_hidden_width: config
+                .finest_hidden_width
+                .or(preset.finest_hidden_width.filter(|_| config.hidden_width.is_none())),
             blocks: config.blocks.unwrap_or(preset.blocks),
             // Those of the preset belong to its `blocks`.
             finest_blocks: config.finest_blocks.or(preset.finest_blocks.filter(|_| config.blocks.is_none())),
@@ -248,10 +257,10 @@ impl Settings {
         for (name, blocks) in [("blocks", self.blocks), ("finest_blocks", self.finest_blocks.unwrap_or(1))] {
             check((1..=64).contains(&blocks), format!("{name} {blocks}: 1 to 64"));
         }
-        check(
-            self.hidden_width.is_none_or(|w| (1..=8192).contains(&w)),
-            format!("hidden_width {:?}: 1 to 8192", self.hidden_width),
-        );
+        for (name, width) in [("hidden_width", self.hidden_width), ("finest_hidden_width", self.finest_hidden_width)] {
+            let width = width.unwrap_or(1);
+            check((1..=8192).contains(&width), format!("{name} {width}: 1 to 8192"));
+        }
         check(self.pooling % 2 == 1 && self.pooling < 64, format!("pooling {}: odd, 1 to 63", self.pooling));
         check(
             self.context == 0 || self.context % 2 == 1 && self.context < 64,

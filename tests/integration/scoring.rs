@@ -185,6 +185,36 @@ fn a_smaller_batch_after_a_larger_one_sees_nothing_of_it() {
 }
 
 #[test]
+fn places_of_a_prepared_batch_may_be_scored_in_any_part() {
+    let mut model = load(&Draft::default().bytes("image"), &SessionOptions::default()).unwrap();
+    let pictures: Vec<_> = (0..12u8).map(|n| spotted(20 * n, [n, 2, 3])).collect();
+    let alone: Vec<_> = pictures.iter().map(|picture| model.score(&[picture]).unwrap().remove(0)).collect();
+    // More numbers of pictures than memory is kept for.
+    for count in (1..=12).chain([3, 1]) {
+        model.prepare(count).unwrap();
+        for (index, picture) in pictures[..count].iter().enumerate() {
+            model.place(index).copy_from_slice(picture.rgb());
+        }
+        assert_eq!(model.score_placed(0..count).unwrap(), &alone[..count]);
+        // One that could not be written, and one alone because the batch failed.
+        assert_eq!(model.score_placed(0..count - 1).unwrap(), &alone[..count - 1]);
+        assert_eq!(model.score_placed(count - 1..count).unwrap(), &alone[count - 1..count]);
+        assert_eq!(model.score_placed(0..count).unwrap(), &alone[..count], "the batch is still there");
+    }
+}
+
+#[test]
+fn a_model_that_was_broken_off_scores_no_more() {
+    let mut model = load(&Draft::default().bytes("image"), &SessionOptions::default()).unwrap();
+    let breaker = model.breaker();
+    std::thread::spawn(move || assert!(breaker.break_off())).join().unwrap();
+    for _ in 0..2 {
+        let error = model.score(&[&spotted(20, [1, 2, 3])]).unwrap_err();
+        assert!(matches!(error, ScoringError::Run { batch: 1, .. }), "{error:?}");
+    }
+}
+
+#[test]
 fn a_picture_of_another_size_is_an_error_and_the_model_goes_on() {
     let mut model = load(&Draft::default().bytes("image"), &SessionOptions::default()).unwrap();
     let good = spotted(20, [1, 2, 3]);

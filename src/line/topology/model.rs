@@ -62,6 +62,7 @@ impl Loader {
                 sessions: config.sessions,
                 threads: config.threads,
                 spinning: config.spinning,
+                engine_cache: config.engine_cache.clone(),
             },
             run_timeout: Duration::from_millis(config.run_timeout_ms),
             regions: cameras

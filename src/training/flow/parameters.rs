@@ -63,8 +63,10 @@ impl FlowShape {
 
     /// The shape that the settings give a level of C channels; level 0 is the finest map's.
     pub fn of(channels: usize, level: usize, settings: &Settings) -> Self {
-        let hidden = settings.hidden_width.unwrap_or(Self::paper_hidden(channels));
-        let blocks = settings.finest_blocks.filter(|_| level == 0).unwrap_or(settings.blocks);
+        let finest = |own: Option<usize>| own.filter(|_| level == 0);
+        let hidden = finest(settings.finest_hidden_width).or(settings.hidden_width);
+        let hidden = hidden.unwrap_or(Self::paper_hidden(channels));
+        let blocks = finest(settings.finest_blocks).unwrap_or(settings.blocks);
         Self { channels, blocks, hidden }
     }
 
