@@ -12,6 +12,7 @@ use gstreamer::prelude::*;
 
 use super::clock::{StreamClock, behind};
 use super::pipeline::Plan;
+use super::release::Release;
 use super::stamp::{CameraClock, Grabbed, PART_EVENT, PartMark, Pending, is_whole};
 use super::trigger::{Trigger, TriggerQueue};
 use super::{CaptureEvent, LostFrame};
@@ -39,6 +40,10 @@ pub(super) struct Feed {
     trigger: TriggerMode,
     trigger_timeout: Duration,
     triggers: Mutex<TriggerQueue>,
+    /// Of a camera that exposes on command.
+    release: Mutex<Option<Arc<Release>>>,
+    /// Whether it was told to and its frame has not come.
+    exposing: AtomicBool,
     /// When a picture last arrived.
     last_arrival: Mutex<Option<Instant>>,
     up: AtomicBool,
@@ -64,6 +69,8 @@ impl Feed {
             trigger: plan.trigger,
             trigger_timeout: plan.trigger_timeout,
             triggers: Mutex::default(),
+            release: Mutex::default(),
+            exposing: AtomicBool::new(false),
             last_arrival: Mutex::default(),
             up: AtomicBool::new(false),
         }
@@ -102,15 +109,39 @@ impl Feed {
     /// Takes a trigger; what cannot wait for a frame is told as lost.
     pub(super) fn trigger(&self, trigger: Trigger) {
         let refused = lock(&self.triggers).push(trigger);
-        if let Err((trigger, cause)) = refused {
-            self.give_up_triggers([trigger], cause);
+        match refused {
+            Ok(()) => self.expose(),
+            Err((trigger, cause)) => self.give_up_triggers([trigger], cause),
+        }
+    }
+
+    /// How the graph's camera is told to expose, where it is one that must be.
+    pub(super) fn set_release(&self, release: Option<Release>) {
+        *lock(&self.release) = release.map(Arc::new);
+        self.exposing.store(false, Ordering::SeqCst);
+    }
+
+    /// Tells a camera that exposes on command to do so for the trigger that waits longest: one frame after
+    /// the other, for while it exposes it does not listen.
+    fn expose(&self) {
+        let Some(release) = lock(&self.release).clone() else { return };
+        if !lock(&self.triggers).waits() || self.exposing.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if let Err(problem) = release.fire() {
+            // Its trigger is given up when its time is over.
+            tracing::warn!(camera = %self.camera, problem, "the camera was not triggered");
         }
     }
 
     /// Gives up triggers that wait for too long.
     pub(super) fn expire_triggers(&self, now: Instant) {
         let expired = lock(&self.triggers).expire(now, self.trigger_timeout);
-        self.give_up_triggers(expired, NotInspected::NoFrame);
+        if !expired.is_empty() {
+            self.give_up_triggers(expired, NotInspected::NoFrame);
+            self.exposing.store(false, Ordering::SeqCst);
+            self.expose();
+        }
     }
 
     /// Tells every frame that a trigger still waits for.
@@ -126,13 +157,15 @@ impl Feed {
     }
 
     /// Whose picture the buffer is that is grabbed now; none where it is nobody's.
-    fn next_part(&self) -> Option<PartMark> {
+    fn next_part(&self, captured: Instant) -> Option<PartMark> {
         let told = lock(&self.part).take();
         match self.trigger {
             TriggerMode::Free => Some(PartMark { id: told, trigger: None }),
             TriggerMode::Hardware => Some(PartMark { id: told, trigger: Some(lock(&self.pending).upcoming()) }),
             TriggerMode::Software => {
-                let (id, sequence) = lock(&self.triggers).take()?;
+                let (id, sequence) = lock(&self.triggers).take(captured)?;
+                self.exposing.store(false, Ordering::SeqCst);
+                self.expose();
                 Some(PartMark { id: Some(id), trigger: Some(sequence) })
             }
         }
@@ -221,7 +254,7 @@ impl Feed {
     fn grab(&self, pad: &gst::Pad, clock: StreamClock, media: Option<&str>, buffer: &mut gst::Buffer) -> bool {
         let stamp = self.stamp(pad, clock, buffer.pts());
         // A frame that nobody asked for passes without a number: later ones may need it to decode.
-        let Some(part) = self.next_part() else { return true };
+        let Some(part) = self.next_part(stamp.monotonic) else { return true };
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
         let (id, given_up) = lock(&self.pending).grab(stamp, pts, part);
         self.lose(given_up, NotInspected::Lost);

@@ -21,6 +21,7 @@ mod folder;
 mod launch;
 mod life;
 mod pipeline;
+mod release;
 mod sample;
 mod silence;
 mod stamp;

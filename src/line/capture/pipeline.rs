@@ -10,6 +10,7 @@ use gstreamer_app as gst_app;
 use super::clock::StreamClock;
 use super::feed::{Feed, watch_first_pad};
 use super::folder::{self, FolderSource};
+use super::release::Release;
 use super::{CaptureError, LaunchDescription};
 use crate::config::{CameraConfig, TriggerMode};
 
@@ -102,6 +103,7 @@ impl Plan {
             };
             sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(on_sample).build());
         }
+        feed.set_release(Some(&pipeline).filter(|_| self.trigger == TriggerMode::Software).and_then(Release::of));
         Ok(Graph { pipeline, folder })
     }
 }

@@ -95,7 +95,7 @@ impl Silence {
 }
 
 /// A property that holds an object.
-fn object(of: &glib::Object, name: &str) -> Option<glib::Object> {
+pub(super) fn object(of: &glib::Object, name: &str) -> Option<glib::Object> {
     of.find_property(name).filter(|property| property.value_type().is_a(glib::Object::static_type()))?;
     of.property_value(name).get::<Option<glib::Object>>().ok()?
 }

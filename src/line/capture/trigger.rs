@@ -67,10 +67,15 @@ impl TriggerQueue {
         Ok(())
     }
 
-    /// The part that a frame shows which was grabbed now: that of the oldest trigger. None for a
-    /// frame that nobody asked for.
-    pub(super) fn take(&mut self) -> Option<(Arc<str>, u64)> {
-        let oldest = self.waiting.front_mut()?;
+    /// Whether a trigger waits for a frame.
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The part that a frame shows which was captured then: that of the oldest trigger. None for a
+    /// frame that nobody asked for, or that was captured before somebody did.
+    pub(super) fn take(&mut self, captured: Instant) -> Option<(Arc<str>, u64)> {
+        let oldest = self.waiting.front_mut().filter(|oldest| oldest.at.monotonic <= captured)?;
         let taken = (oldest.part_id.clone(), oldest.sequence);
         oldest.frames = oldest.frames.saturating_sub(1);
         if oldest.frames == 0 {
@@ -106,11 +111,15 @@ mod tests {
     #[test]
     fn frames_belong_to_the_oldest_trigger_and_to_none_when_nobody_asked() {
         let (mut queue, now) = (open(), Instant::now());
-        assert_eq!(queue.take(), None);
+        assert_eq!(queue.take(now), None);
         queue.push(trigger(1, now, 2)).unwrap();
         queue.push(trigger(2, now, 1)).unwrap();
-        let taken: Vec<_> = std::iter::from_fn(|| queue.take()).map(|(part, n)| format!("{part} {n}")).collect();
+        let taken: Vec<_> = std::iter::from_fn(|| queue.take(now)).map(|(part, n)| format!("{part} {n}")).collect();
         assert_eq!(taken, ["part-1 1", "part-1 1", "part-2 2"]);
+        let later = now + Duration::from_millis(1);
+        queue.push(trigger(3, later, 1)).unwrap();
+        assert_eq!(queue.take(now), None, "captured before anybody asked");
+        assert!(queue.waits() && queue.take(later).is_some() && !queue.waits());
     }
 
     #[test]
@@ -133,7 +142,7 @@ mod tests {
         queue.push(trigger(2, now, 1)).unwrap();
         assert_eq!(queue.shut(NotInspected::Stopped).len(), 1);
         assert_eq!(queue.push(trigger(3, now, 1)).unwrap_err().1, NotInspected::Stopped);
-        assert_eq!(queue.take(), None, "no trigger outlives a gap");
+        assert_eq!(queue.take(now), None, "no trigger outlives a gap");
     }
 
     #[test]

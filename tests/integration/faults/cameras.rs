@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
 use linegate::config::{CameraConfig, TriggerMode};
-use linegate::inspection::{Frame, TimeSource};
-use linegate::line::capture::{Capture, CaptureEvent};
+use linegate::inspection::{Frame, Stamp, TimeSource};
+use linegate::line::capture::{Capture, CaptureEvent, Trigger};
 
 use super::extent;
 use crate::support::free_port;
@@ -269,6 +269,52 @@ fn a_gige_camera_may_die_and_return() {
         };
         // Aravis takes ten seconds to let go of a camera that is gone.
         dies_and_returns(extent(1, 20), camera("genicam", parameters, None), TimeSource::Camera, &serve, &shows);
+    });
+}
+
+#[test]
+fn a_gige_camera_that_exposes_on_command_takes_each_part_once() {
+    let _one = GIGE.lock().unwrap_or_else(PoisonError::into_inner);
+    alone("a_gige_camera_that_exposes_on_command_takes_each_part_once", || {
+        let _server = fake_gige_camera("COMMAND");
+        let parameters = "camera = 'Aravis-Fake-COMMAND'\nfeatures = 'TriggerMode=On TriggerSource=Software'\n\
+             caps = 'video/x-raw,format=GRAY8,width=202,height=120'";
+        let camera = CameraConfig {
+            trigger: TriggerMode::Software,
+            trigger_timeout_ms: 10_000,
+            ..camera("genicam", parameters, None)
+        };
+        let name = camera.name.clone();
+        let (sender, events) = sync_channel(256);
+        let capture = Capture::start(&[camera], &sender).unwrap();
+        let mut follower = Follower { events, numbers: Vec::new(), downs: 0, up: false };
+        while !follower.up {
+            follower.next();
+        }
+        let ask = |sequence: u64, frames: usize| {
+            let at = Stamp { monotonic: Instant::now(), utc_us: 0, source: TimeSource::Trigger };
+            let trigger = Trigger { part_id: format!("P-{sequence}").into(), sequence, at, frames };
+            capture.shutter().trigger(&name, trigger);
+        };
+        let mut shown = |count: usize| -> Vec<String> {
+            (0..count).map(|_| follower.frame()).map(|frame| frame.part_id.unwrap().to_string()).collect()
+        };
+        let parts = extent(10, 200);
+        for part in 1..=parts {
+            ask(part, 1);
+            assert_eq!(shown(1), [format!("P-{part}")]);
+        }
+        // Three at once, the second of two frames: the camera exposes one after the other.
+        ask(parts + 1, 1);
+        ask(parts + 2, 2);
+        ask(parts + 3, 1);
+        let [one, two, three] = [1, 2, 3].map(|more| format!("P-{}", parts + more));
+        assert_eq!(shown(4), [one, two.clone(), two, three]);
+        // Nobody asks: nothing comes, and the camera is not taken for lost.
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(follower.events.try_recv().is_err());
+        assert_eq!((follower.downs, follower.numbers.len() as u64), (0, parts + 4));
+        capture.stop();
     });
 }
 
