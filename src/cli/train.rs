@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use super::BackboneArgument;
 use super::progress::Bars;
 use crate::bundle::Bundle;
-use crate::config::{ImageSize, Orientation, Preset, TrainingConfig, parse_image_size};
+use crate::config::{ImageSize, Numbers, Orientation, Preset, TrainingConfig, parse_image_size};
 use crate::inspection::Rectangle;
 use crate::scoring;
 use crate::training::settings::Settings;
@@ -73,6 +73,9 @@ pub(super) struct Arguments {
     /// independent of the place in the picture. Not found out by itself
     #[arg(long, value_enum)]
     orientation: Option<OrientationName>,
+    /// What the backbone's convolutions work on; the flows are f32 and learn what the backbone says
+    #[arg(long, value_enum)]
+    numbers: Option<NumbersName>,
     /// Region of interest in pixels of the full pictures
     #[arg(long, value_name = "X,Y,W,H", value_parser = parse_region)]
     region: Option<Rectangle>,
@@ -108,6 +111,23 @@ enum PresetName {
     /// The authors' schedule, raw features and score: 200 passes over every pixel, hours; for
     /// comparison
     Paper,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum NumbersName {
+    /// 32-bit floats (the default)
+    F32,
+    /// Eight-bit integers, their ranges from training pictures
+    Int8,
+}
+
+impl From<NumbersName> for Numbers {
+    fn from(name: NumbersName) -> Self {
+        match name {
+            NumbersName::F32 => Self::F32,
+            NumbersName::Int8 => Self::Int8,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -185,6 +205,7 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     config.image_size = arguments.image_size.or(config.image_size);
     config.tile = arguments.tile.or(config.tile);
     config.orientation = arguments.orientation.map(Orientation::from).or(config.orientation);
+    config.numbers = arguments.numbers.map(Numbers::from).or(config.numbers);
     config.seed = arguments.seed.or(config.seed);
     config.threads = arguments.threads.or(config.threads);
     config.steps = arguments.steps.or(config.steps);

@@ -23,7 +23,7 @@ pub use model::{
 };
 pub use part::{PartConfig, PartRule, Presence};
 pub use problem::{ConfigError, Problem};
-pub use training::{ImageSize, Orientation, Preset, TrainingConfig, parse_image_size};
+pub use training::{ImageSize, Numbers, Orientation, Preset, TrainingConfig, parse_image_size};
 
 impl Config {
     /// Reads and checks a configuration file, with what the environment sets

@@ -49,6 +49,17 @@ impl std::fmt::Display for ImageSize {
     }
 }
 
+/// What the backbone's convolutions work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Numbers {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// Eight-bit integers.
+    Int8,
+}
+
 /// How parts lie before the camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +86,8 @@ pub struct TrainingConfig {
     pub tile: Option<usize>,
     /// How parts lie before the camera.
     pub orientation: Option<Orientation>,
+    /// What the backbone's convolutions work on.
+    pub numbers: Option<Numbers>,
     /// Known defects used, 0 to 10000.
     pub defects: Option<usize>,
     /// Seed of every random choice.

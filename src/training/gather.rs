@@ -11,14 +11,13 @@ use rand_chacha::ChaCha8Rng;
 
 use super::dataset::{Sample, load_mask, load_picture};
 use super::defects::KnownDefect;
-use super::export::{Tiling, tile_backbone};
 use super::features::{ChannelStatistics, FeatureBank, Keeping, Source, picture_bytes, pooled};
 use super::fit::FitError;
 use super::settings::Settings;
 use super::{Progress, TrainError};
 use crate::bundle::Preprocessing;
 use crate::inspection::{Picture, Size};
-use crate::scoring::{FeatureExtractor, PictureFitter, Provider, SessionOptions};
+use crate::scoring::{FeatureExtractor, PictureFitter};
 
 /// Pictures per run of the backbone: enough to keep its threads busy, few enough for the cache.
 const BATCH: usize = 4;
@@ -88,7 +87,7 @@ impl<'a> Pictures<'a> {
 }
 
 /// A picture brought to model size, and its full size.
-fn load(
+pub(super) fn load(
     sample: &Sample,
     preprocessing: &Preprocessing,
     fitter: &mut PictureFitter,
@@ -156,42 +155,6 @@ pub(super) fn exact_features(
         }));
     }
     Ok(features)
-}
-
-/// Opens the backbone for pictures of the model's size; where tiles are wanted, one made from it that
-/// sees them through tiles, which stands in `folder`.
-pub(super) fn open_backbone(
-    backbone: &Path,
-    settings: &Settings,
-    folder: &Path,
-    progress: &dyn Progress,
-) -> Result<FeatureExtractor, TrainError> {
-    let session = SessionOptions {
-        providers: vec![Provider::Cpu],
-        required: true,
-        threads: settings.threads,
-        ..SessionOptions::default()
-    };
-    let Settings { size, tile, .. } = *settings;
-    if tile == 0 {
-        return Ok(FeatureExtractor::load(backbone, size, &session)?);
-    }
-    let seen = Size { width: tile.min(size.width), height: tile.min(size.height) };
-    let extractor = FeatureExtractor::load(backbone, seen, &session)?;
-    let strides: Vec<usize> = extractor.levels().iter().map(|&(_, stride)| stride).collect();
-    let coarsest = strides.iter().copied().max().unwrap_or(1);
-    let tiling = Tiling::new(size, tile, coarsest).map_err(|problem| TrainError::Settings(vec![problem]))?;
-    if tiling.tiles() == 1 {
-        return Ok(extractor);
-    }
-    progress.tell(&format!(
-        "{} tiles of {seen} a picture, {:.2} times the backbone's work on {size} whole",
-        tiling.tiles(),
-        tiling.overhead()
-    ));
-    let tiled = folder.join("backbone.onnx");
-    tile_backbone(backbone, extractor.spec(), &strides, &tiling, &tiled)?;
-    Ok(FeatureExtractor::load(&tiled, size, &session)?)
 }
 
 /// Rows, columns and channels of an extractor's maps at model size.

@@ -1,5 +1,6 @@
 //! The offline wing: from labelled pictures to a bundle.
 
+mod backbone;
 pub mod bench;
 pub mod calibration;
 pub(crate) mod cost;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Evidence;
-use crate::config::{ImageSize, Orientation, Preset, TrainingConfig};
+use crate::config::{ImageSize, Numbers, Orientation, Preset, TrainingConfig};
 use crate::inspection::{Rectangle, Size};
 
 /// Every setting of training.
@@ -23,6 +23,9 @@ pub struct Settings {
     /// How parts lie before the camera.
     #[serde(default)]
     pub orientation: Orientation,
+    /// What the backbone's convolutions work on.
+    #[serde(default)]
+    pub numbers: Numbers,
     /// Region of interest in pixels of the full pictures; none is the whole picture.
     pub region_of_interest: Option<Rectangle>,
     /// Known defects taken from the data set's test folders.
@@ -109,14 +112,15 @@ impl Settings {
             auto_size: false,
             tile: 0,
             orientation: Orientation::Fixed,
+            numbers: Numbers::F32,
             region_of_interest: None,
             defects: 0,
             seed: 0,
             threads,
             blocks: 4,
-            finest_blocks: Some(3),
+            finest_blocks: Some(2),
             hidden_width: Some(64),
-            finest_hidden_width: None,
+            finest_hidden_width: Some(32),
             pooling: 3,
             context: 9,
             steps: Some(800),
@@ -186,6 +190,7 @@ impl Settings {
             auto_size: config.image_size == Some(ImageSize::Auto),
             tile: config.tile.unwrap_or(preset.tile),
             orientation: config.orientation.unwrap_or(preset.orientation),
+            numbers: config.numbers.unwrap_or(preset.numbers),
             defects: config.defects.unwrap_or(preset.defects),
             seed: config.seed.unwrap_or(preset.seed),
             threads: config.threads.filter(|&threads| threads > 0).unwrap_or(preset.threads),

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::backbone::open_backbone;
 use super::calibration::{Trial, uncalibrated};
 use super::cost::{PhaseClock, peak_memory_mib};
 use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out};
@@ -16,7 +17,7 @@ use super::features::{ChannelStatistics, FeatureFileError, LevelBank, Source};
 use super::finish;
 use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{Flow, FlowShape};
-use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, open_backbone, sources};
+use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, sources};
 use super::progress::Progress;
 use super::proposal::{Proposal, ProposalError};
 use super::settings::Settings;
@@ -156,7 +157,8 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         action: "make a folder in it",
         source,
     })?;
-    let mut extractor = open_backbone(&options.backbone, settings, tiles.path(), progress)?;
+    let shown: Vec<&Sample> = normals.iter().chain(&chosen).collect();
+    let mut extractor = open_backbone(&options.backbone, settings, &shown, tiles.path(), progress, stop)?;
     let backbone = sha256_file(&options.backbone)
         .map_err(|source| TrainError::Unreadable { path: options.backbone.clone(), source })?;
     let backbone = format!("{} {backbone}", extractor.spec().name);

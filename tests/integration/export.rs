@@ -170,22 +170,22 @@ fn manifest(size: Size, levels: Vec<LevelShape>) -> Manifest {
     }
 }
 
-fn read_spec(backbone: &Path) -> BackboneSpec {
+pub(crate) fn read_spec(backbone: &Path) -> BackboneSpec {
     toml::from_str(&std::fs::read_to_string(backbone.with_extension("toml")).unwrap()).unwrap()
 }
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     crate::support::root().join("tests/fixtures/backbones").join(name)
 }
 
-fn lite0(folder: &Path) -> PathBuf {
+pub(crate) fn lite0(folder: &Path) -> PathBuf {
     let path = folder.join("lite0.onnx");
     import_backbone(Variant::Lite0, &weights(), &path).unwrap();
     path
 }
 
 /// Different pictures of one size.
-fn pictures(size: Size, count: usize) -> Vec<Picture> {
+pub(crate) fn pictures(size: Size, count: usize) -> Vec<Picture> {
     let turned = |by: usize| {
         let mut rgb = pattern(size).rgb().to_vec();
         rgb.rotate_left(by * 1001);
@@ -196,7 +196,7 @@ fn pictures(size: Size, count: usize) -> Vec<Picture> {
 
 /// Exports random flows for the backbone into a bundle, scores pictures with it as the line does,
 /// and compares every cell with the definition in f64 on the backbone's own features.
-fn exported_model_equals_the_definition(backbone: &Path, size: Size, sources: &[(usize, usize)]) {
+pub(crate) fn exported_model_equals_the_definition(backbone: &Path, size: Size, sources: &[(usize, usize)]) {
     let mut extractor = FeatureExtractor::load(backbone, size, &SessionOptions::default()).unwrap();
     let mut flows = Vec::new();
     let mut levels = Vec::new();

@@ -21,6 +21,7 @@ mod hot_path;
 mod night;
 mod outbox;
 mod publishing;
+mod quantise;
 mod registry;
 mod retrain;
 mod run;

@@ -28,6 +28,17 @@ impl GraphBuilder {
         self.constant(name, &[values.len()], DataType::Int64, raw)
     }
 
+    /// Adds a constant of signed bytes, row-major, and gives its name back.
+    pub(super) fn bytes(&mut self, name: &str, shape: &[usize], values: &[i8]) -> String {
+        self.constant(name, shape, DataType::Int8, values.iter().map(|value| value.to_le_bytes()[0]).collect())
+    }
+
+    /// Adds a vector of 32-bit integers and gives its name back.
+    pub(super) fn whole(&mut self, name: &str, values: impl IntoIterator<Item = i32>) -> String {
+        let raw: Vec<u8> = values.into_iter().flat_map(i32::to_le_bytes).collect();
+        self.constant(name, &[raw.len() / 4], DataType::Int32, raw)
+    }
+
     /// Adds one constant byte and gives its name back.
     pub(super) fn byte(&mut self, name: &str, value: u8) -> String {
         self.constant(name, &[], DataType::Uint8, vec![value])

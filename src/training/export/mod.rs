@@ -8,6 +8,7 @@ mod graph;
 mod model;
 mod naive;
 mod pickle;
+mod quantise;
 mod rebuild;
 mod splice;
 mod tile;
@@ -27,6 +28,7 @@ pub use efficientnet::{ImportedBackbone, Variant, import_backbone};
 pub use error::{ExportError, WeightsError};
 pub use model::{export_model, export_naive_model};
 pub use pickle::PickleError;
+pub use quantise::{ValueRange, observe_backbone, quantise_backbone};
 pub use tile::{Tiling, tile_backbone};
 
 /// At least the version that came with opset 13; a backbone's newer one is kept.

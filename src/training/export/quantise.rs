@@ -1,0 +1,384 @@
+//! A backbone whose convolutions work on eight-bit integers.
+//!
+//! Written as ONNX's pairs of QuantizeLinear and DequantizeLinear around every convolution, which ONNX
+//! Runtime joins to one integer operator each. Activations are unsigned with a zero point, weights
+//! signed, with a scale for each output channel and seven bits: two products of eight would overflow
+//! the sixteen bits that processors without VNNI add them in, and every machine must say the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+use prost::Message;
+
+use super::error::ExportError;
+use super::graph::{Axis, GraphBuilder, integer_attribute, integers_attribute, tensor_info};
+use super::onnx::tensor_proto::DataType;
+use super::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
+use super::splice::Backbone;
+use super::{IR_VERSION, file};
+use crate::inspection::Size;
+use crate::scoring::{BackboneSpec, Layout};
+
+/// Output of the backbone that [`observe_backbone`] writes.
+const OBSERVED: &str = "observed";
+/// Highest magnitude of a weight.
+const WEIGHT: f32 = 63.0;
+
+/// What values a tensor takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ValueRange {
+    /// Lowest.
+    pub low: f32,
+    /// Highest.
+    pub high: f32,
+}
+
+/// A convolution that can work on integers.
+#[derive(Debug)]
+struct Convolution {
+    /// Place among the nodes.
+    node: usize,
+    input: String,
+    output: String,
+    /// Place of the Relu or Clip behind it that the range of its output makes needless, and its output.
+    bounded: Option<(usize, String)>,
+}
+
+impl Convolution {
+    /// What others read of it.
+    fn said(&self) -> &str {
+        self.bounded.as_ref().map_or(&self.output, |(_, output)| output)
+    }
+}
+
+/// Writes a backbone that says, in place of its maps, what values go in and out of its convolutions:
+/// one output in which channel 2 i is the highest and 2 i + 1 the lowest value of the i-th tensor, the
+/// same at every cell. Gives the tensors' names.
+///
+/// # Errors
+/// [`ExportError`] when the backbone cannot be read or has no convolution that could work on integers, or
+/// a file cannot be written.
+pub fn observe_backbone(
+    backbone: &Path,
+    spec: &BackboneSpec,
+    size: Size,
+    out: &Path,
+) -> Result<Vec<String>, ExportError> {
+    let read = Backbone::read(backbone, spec, size)?;
+    let tensors = tensors(&convolutions(&read.graph));
+    if tensors.is_empty() {
+        let problem = "it has no convolution with constant weights: eight bits would change nothing".to_owned();
+        return Err(ExportError::Backbone { path: backbone.to_owned(), problem });
+    }
+    let mut nodes = GraphBuilder::default();
+    // Pooled over the map, then over the channels.
+    let as_plane = nodes.integers("observed/as_plane", &[0, 1, -1, 1]);
+    let mut highest = |from: &str, to: &str| {
+        let pooled = nodes.node("GlobalMaxPool", &[from], &format!("{to}/pooled"), vec![]);
+        let plane = nodes.node("Reshape", &[&pooled, &as_plane], &format!("{to}/plane"), vec![]);
+        nodes.node("GlobalMaxPool", &[&plane], to, vec![])
+    };
+    let mut ends = Vec::with_capacity(2 * tensors.len());
+    let mut lowest = Vec::with_capacity(tensors.len());
+    for tensor in &tensors {
+        ends.push(highest(tensor, &format!("{tensor}/highest")));
+        let below = format!("{tensor}/below");
+        lowest.push((tensor, below.clone(), highest(&below, &format!("{tensor}/highest_below"))));
+    }
+    // Before their use: nodes stand in the order of their computation.
+    let mut first = GraphBuilder::default();
+    for (place, (tensor, below, highest)) in lowest.iter().enumerate() {
+        first.node("Neg", &[tensor], below, vec![]);
+        ends.insert(2 * place + 1, nodes.node("Neg", &[highest], &format!("{tensor}/lowest"), vec![]));
+    }
+    let names: Vec<&str> = ends.iter().map(String::as_str).collect();
+    let mut ends = nodes.node("Concat", &names, "observed/ends", vec![integer_attribute("axis", 1)]);
+    // On the cells of the coarsest map, as whatever a backbone says stands on cells.
+    let map = read.outputs.last().map_or("", String::as_str);
+    let channels = match spec.layout {
+        Layout::Nchw => 1,
+        Layout::Nhwc => {
+            let order = integers_attribute("perm", &[0, 2, 3, 1]);
+            ends = nodes.node("Transpose", &[&ends], "observed/last", vec![order]);
+            3
+        }
+    };
+    let [from, to, axis] = [("from", 0), ("to", 1), ("axis", channels)]
+        .map(|(name, value)| nodes.integers(&format!("observed/{name}"), &[value]));
+    let one = nodes.node("Slice", &[map, &from, &to, &axis], "observed/one_channel", vec![]);
+    let nothing = nodes.node("Sub", &[&one, &one], "observed/nothing", vec![]);
+    nodes.node("Add", &[&nothing, &ends], OBSERVED, vec![]);
+
+    let shape = ["batch", "a", "b", "c"].map(Axis::named);
+    let input = tensor_info(&read.input, DataType::Float, &image_shape(spec));
+    let graph = GraphProto {
+        node: [read.graph.node, first.nodes, nodes.nodes].concat(),
+        initializer: [read.graph.initializer, nodes.constants].concat(),
+        ..whole(&spec.name, input, vec![tensor_info(OBSERVED, DataType::Float, &shape)])
+    };
+    let spec = BackboneSpec { input: read.input, outputs: vec![OBSERVED.into()], ..spec.clone() };
+    write(out, &spec, graph, (read.ir_version, read.opset_imports, read.functions))?;
+    Ok(tensors)
+}
+
+/// Writes the backbone with its convolutions on integers, and its description beside it; `ranges` has
+/// what [`observe_backbone`] named. Values beyond a range become its ends.
+///
+/// # Errors
+/// [`ExportError`] when the backbone cannot be read, a range is missing or no range, or a file cannot be
+/// written.
+pub fn quantise_backbone(
+    backbone: &Path,
+    spec: &BackboneSpec,
+    size: Size,
+    ranges: &BTreeMap<String, ValueRange>,
+    out: &Path,
+) -> Result<(), ExportError> {
+    let read = Backbone::read(backbone, spec, size)?;
+    let convolutions = convolutions(&read.graph);
+    let mut builder = Quantiser { added: GraphBuilder::default(), scales: HashMap::new() };
+    for convolution in &convolutions {
+        for (tensor, bounded) in [(&convolution.input[..], false), (convolution.said(), convolution.bounded.is_some())]
+        {
+            let range = if tensor == read.input { image_range(spec) } else { ranges.get(tensor).copied() };
+            let range =
+                range.filter(|range| range.low <= range.high && range.high.is_finite() && range.low.is_finite());
+            let Some(range) = range else {
+                let problem = format!("no range of values is known for {tensor}");
+                return Err(ExportError::Request { problem });
+            };
+            builder.range(tensor, range, bounded);
+        }
+    }
+    let by_node: HashMap<usize, &Convolution> = convolutions.iter().map(|one| (one.node, one)).collect();
+    let needless: HashSet<usize> = convolutions.iter().filter_map(|one| one.bounded.as_ref().map(|b| b.0)).collect();
+    // Of what a convolution says, everybody reads the integers' value: only then is it one operator. What
+    // is only read by convolutions (a sum, the image) stays as it is for all others.
+    let said: HashSet<&str> = convolutions.iter().map(Convolution::said).collect();
+    let constants: HashMap<&str, &TensorProto> = read.graph.initializer.iter().map(|t| (t.name(), t)).collect();
+    let mut made = Vec::new();
+    if builder.scales.contains_key(&read.input) {
+        made.extend(builder.pair(&read.input, &read.input));
+    }
+    for (place, node) in read.graph.node.iter().enumerate() {
+        if needless.contains(&place) {
+            continue;
+        }
+        let mut node = node.clone();
+        if let Some(convolution) = by_node.get(&place) {
+            made.extend(builder.weights(&mut node, convolution, &constants));
+            made.push(node);
+            made.extend(builder.pair(&convolution.output, convolution.said()));
+            continue;
+        }
+        for input in &mut node.input {
+            if said.contains(input.as_str()) {
+                *input = value_of(input);
+            }
+        }
+        let outputs = node.output.clone();
+        made.push(node);
+        for output in outputs {
+            if builder.scales.contains_key(&output) {
+                made.extend(builder.pair(&output, &output));
+            }
+        }
+    }
+    let mut ends = GraphBuilder::default();
+    for (output, name) in read.outputs.iter().zip(&spec.outputs) {
+        let from = if said.contains(output.as_str()) { value_of(output) } else { output.clone() };
+        ends.node("Identity", &[&from], name, vec![]);
+    }
+    let used: HashSet<&String> = made.iter().flat_map(|node| &node.input).collect();
+    let kept = read.graph.initializer.iter().filter(|constant| used.contains(&constant.name().to_owned())).cloned();
+    let initializer = kept.chain(builder.added.constants).collect();
+    let outputs = spec.outputs.iter().zip(&read.declared).map(|(name, declared)| {
+        let [channels, rows, columns] =
+            [0, 1, 2].map(|at| declared[at].map_or_else(|| Axis::named(format!("{name}_{at}")), Axis::Fixed));
+        let shape = match spec.layout {
+            Layout::Nchw => [Axis::named("batch"), channels, rows, columns],
+            Layout::Nhwc => [Axis::named("batch"), rows, columns, channels],
+        };
+        tensor_info(name, DataType::Float, &shape)
+    });
+    let input = tensor_info(&read.input, DataType::Float, &image_shape(spec));
+    let graph =
+        GraphProto { node: [made, ends.nodes].concat(), initializer, ..whole(&spec.name, input, outputs.collect()) };
+    let spec = BackboneSpec { name: format!("{}_int8", spec.name), input: read.input, ..spec.clone() };
+    write(out, &spec, graph, (read.ir_version, read.opset_imports, read.functions))
+}
+
+/// What the values of a tensor are called when they have been integers.
+fn value_of(tensor: &str) -> String {
+    format!("{tensor}/value")
+}
+
+/// The standard convolutions with constant weights, in order.
+fn convolutions(graph: &GraphProto) -> Vec<Convolution> {
+    let constants: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name(), t)).collect();
+    let is_constant = |name: &str, axes: usize| {
+        constants.get(name).is_some_and(|constant| constant.dims.len() == axes && floats(constant).is_some())
+    };
+    let outputs: HashSet<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
+    let mut readers: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (place, node) in graph.node.iter().enumerate() {
+        node.input.iter().for_each(|input| readers.entry(input).or_default().push(place));
+    }
+    let usable = |node: &NodeProto| {
+        node.op_type() == "Conv"
+            && matches!(node.domain(), "" | "ai.onnx")
+            && is_constant(&node.input[1], 4)
+            && node.input.get(2).is_none_or(|bias| bias.is_empty() || is_constant(bias, 1))
+    };
+    let bound = |output: &str| {
+        let [reader] = readers.get(output)?[..] else { return None };
+        let node = &graph.node[reader];
+        let from_zero = match node.op_type() {
+            "Relu" => true,
+            "Clip" => {
+                node.input.get(1).and_then(|low| constants.get(low.as_str())).and_then(|low| floats(low))
+                    == Some(vec![0.0])
+            }
+            _ => false,
+        };
+        (from_zero && node.input[0] == output && !outputs.contains(output)).then(|| (reader, node.output[0].clone()))
+    };
+    let nodes = graph.node.iter().enumerate().filter(|(_, node)| usable(node));
+    nodes
+        .map(|(node, conv)| Convolution {
+            node,
+            input: conv.input[0].clone(),
+            bounded: bound(&conv.output[0]),
+            output: conv.output[0].clone(),
+        })
+        .collect()
+}
+
+/// What goes in and out of convolutions, each once.
+fn tensors(convolutions: &[Convolution]) -> Vec<String> {
+    let all = convolutions.iter().flat_map(|one| [one.input.clone(), one.said().to_owned()]);
+    all.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A constant's numbers, where it holds 32-bit floats.
+fn floats(constant: &TensorProto) -> Option<Vec<f32>> {
+    if constant.data_type() != DataType::Float as i32 {
+        return None;
+    }
+    Some(match &constant.raw_data {
+        Some(raw) => raw.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        None => constant.float_data.clone(),
+    })
+}
+
+/// The range in which pixel values are whole steps, where all channels are normalised alike; else the one
+/// that holds all of them.
+fn image_range(spec: &BackboneSpec) -> Option<ValueRange> {
+    let ends =
+        |value: f32| spec.mean.iter().zip(&spec.deviation).map(move |(mean, deviation)| (value - mean) / deviation);
+    let low = ends(0.0).reduce(f32::min)?;
+    let high = ends(255.0).reduce(f32::max)?;
+    Some(ValueRange { low, high })
+}
+
+/// Gathers what quantisation adds.
+struct Quantiser {
+    added: GraphBuilder,
+    /// Scale and zero point of every tensor that is quantised.
+    scales: HashMap<String, (f32, u8)>,
+}
+
+impl Quantiser {
+    /// Notes a tensor's range, widened to hold zero; `bounded` is one that begins there.
+    fn range(&mut self, tensor: &str, range: ValueRange, bounded: bool) {
+        let low = if bounded { 0.0 } else { range.low.min(0.0) };
+        let high = range.high.max(0.0);
+        let scale = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
+        self.scales.entry(tensor.to_owned()).or_insert((scale, (-low / scale).round().clamp(0.0, 255.0) as u8));
+    }
+
+    /// The nodes that make `tensor`, computed as `from`, integers and values again.
+    fn pair(&mut self, from: &str, tensor: &str) -> Vec<NodeProto> {
+        let (scale, zero) = self.scales[tensor];
+        let scale = self.added.floats(&format!("{tensor}/scale"), &[], [scale]);
+        let zero = self.added.byte(&format!("{tensor}/zero"), zero);
+        let mut nodes = GraphBuilder::default();
+        let integers = nodes.node("QuantizeLinear", &[from, &scale, &zero], &format!("{tensor}/integers"), vec![]);
+        nodes.node("DequantizeLinear", &[&integers, &scale, &zero], &value_of(tensor), vec![]);
+        nodes.nodes
+    }
+
+    /// Has a convolution read integers; the nodes that its weights and bias need.
+    fn weights(
+        &mut self,
+        node: &mut NodeProto,
+        convolution: &Convolution,
+        constants: &HashMap<&str, &TensorProto>,
+    ) -> Vec<NodeProto> {
+        let name = node.output[0].clone();
+        let weight = constants[node.input[1].as_str()];
+        let channels = usize::try_from(weight.dims[0]).unwrap_or(0).max(1);
+        let values = floats(weight).unwrap_or_default();
+        let each = (values.len() / channels).max(1);
+        let highest = |values: &[f32]| values.iter().fold(0.0f32, |highest, value| highest.max(value.abs()));
+        // A channel of nothing but zeros may have any scale.
+        let scale = |values: &[f32]| Some(highest(values) / WEIGHT).filter(|scale| *scale > 0.0).unwrap_or(1.0);
+        let scales: Vec<f32> = values.chunks(each).map(scale).collect();
+        let integer = |(value, scale): (&f32, f32)| (value / scale).round() as i8;
+        let channel = |(values, &scale): (&[f32], &f32)| values.iter().map(|v| integer((v, scale))).collect::<Vec<_>>();
+        let integers = values.chunks(each).zip(&scales).flat_map(|of| channel((of.0, of.1))).collect::<Vec<i8>>();
+        let per_channel = || vec![integer_attribute("axis", 0)];
+        let mut nodes = GraphBuilder::default();
+        let dims: Vec<usize> = weight.dims.iter().map(|&length| usize::try_from(length).unwrap_or(0)).collect();
+        let integers = self.added.bytes(&format!("{name}/weight_integers"), &dims, &integers);
+        let scale = self.added.floats(&format!("{name}/weight_scale"), &[channels], scales.iter().copied());
+        let weight = format!("{name}/weight");
+        nodes.node("DequantizeLinear", &[&integers, &scale], &weight, per_channel());
+        if let Some(bias) = node.input.get(2).filter(|bias| !bias.is_empty()) {
+            // Of the products' own unit, as the sums are.
+            let (input_scale, _) = self.scales[&convolution.input];
+            let units: Vec<f32> = scales.iter().map(|scale| scale * input_scale).collect();
+            let values = floats(constants[bias.as_str()]).unwrap_or_default();
+            let integers = values.iter().zip(&units).map(|(value, unit)| (value / unit).round() as i32);
+            let integers = self.added.whole(&format!("{name}/bias_integers"), integers);
+            let unit = self.added.floats(&format!("{name}/bias_unit"), &[channels], units.iter().copied());
+            node.input[2] = nodes.node("DequantizeLinear", &[&integers, &unit], &format!("{name}/bias"), per_channel());
+        }
+        node.input[0] = value_of(&convolution.input);
+        node.input[1] = weight;
+        nodes.nodes
+    }
+}
+
+fn image_shape(spec: &BackboneSpec) -> [Axis; 4] {
+    let [batch, row, column] = ["batch", "row", "column"].map(Axis::named);
+    match spec.layout {
+        Layout::Nchw => [batch, Axis::Fixed(3), row, column],
+        Layout::Nhwc => [batch, row, column, Axis::Fixed(3)],
+    }
+}
+
+/// A graph between these ends, still without nodes.
+fn whole(name: &str, input: ValueInfoProto, output: Vec<ValueInfoProto>) -> GraphProto {
+    GraphProto { name: Some(name.to_owned()), input: vec![input], output, ..Default::default() }
+}
+
+fn write(
+    out: &Path,
+    spec: &BackboneSpec,
+    graph: GraphProto,
+    (ir_version, opset_import, functions): (i64, Vec<OperatorSetIdProto>, Vec<FunctionProto>),
+) -> Result<(), ExportError> {
+    let model = ModelProto {
+        ir_version: Some(ir_version.max(IR_VERSION)),
+        opset_import,
+        functions,
+        producer_name: Some("linegate".to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        graph: Some(graph),
+        ..Default::default()
+    };
+    let text = toml::to_string(spec).map_err(|source| ExportError::Spec { name: spec.name.clone(), source })?;
+    file::write(&BackboneSpec::path_beside(out), text.as_bytes())?;
+    file::write(out, &model.encode_to_vec())
+}

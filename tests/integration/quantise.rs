@@ -1,0 +1,147 @@
+//! A backbone on eight-bit integers: near to itself in f32, exported like any other, trained on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use linegate::bundle::MODEL_FILE;
+use linegate::config::{Numbers, Preset};
+use linegate::inspection::Size;
+use linegate::scoring::{FeatureExtractor, SessionOptions};
+use linegate::training::export::{ExportError, ValueRange, observe_backbone, quantise_backbone};
+use linegate::training::settings::Settings;
+use linegate::training::{Silent, TrainOptions, train};
+
+use crate::export::{exported_model_equals_the_definition, fixture, lite0, pictures, read_spec};
+use crate::support::parts::{PartSet, backbone};
+
+const SIZE: Size = Size { width: 96, height: 64 };
+
+/// What values a backbone's convolutions see on some pictures, as it says itself.
+fn ranges(backbone: &Path, folder: &Path) -> BTreeMap<String, ValueRange> {
+    let observing = folder.join("observing.onnx");
+    let tensors = observe_backbone(backbone, &read_spec(backbone), SIZE, &observing).unwrap();
+    let mut extractor = FeatureExtractor::load(&observing, SIZE, &SessionOptions::default()).unwrap();
+    let shown = pictures(SIZE, 3);
+    let maps = extractor.extract(&shown.iter().collect::<Vec<_>>()).unwrap();
+    let range = |at: usize| {
+        let ends = |end: usize| maps.iter().map(move |maps| maps[0][[0, 0, 2 * at + end]]);
+        ValueRange { low: ends(1).fold(0.0, f32::min), high: ends(0).fold(0.0, f32::max) }
+    };
+    tensors.into_iter().enumerate().map(|(at, tensor)| (tensor, range(at))).collect()
+}
+
+fn quantised(backbone: &Path, folder: &Path) -> PathBuf {
+    let out = folder.join("int8.onnx");
+    quantise_backbone(backbone, &read_spec(backbone), SIZE, &ranges(backbone, folder), &out).unwrap();
+    out
+}
+
+#[test]
+fn an_observed_backbone_says_the_highest_and_lowest_value_of_every_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let lite0 = lite0(folder.path());
+    let ranges = ranges(&lite0, folder.path());
+    let mut extractor = FeatureExtractor::load(&lite0, SIZE, &SessionOptions::default()).unwrap();
+    let shown = pictures(SIZE, 3);
+    let maps = extractor.extract(&shown.iter().collect::<Vec<_>>()).unwrap();
+    // The map of stride 4 goes into the next convolution.
+    let values = maps.iter().flat_map(|maps| maps[0].iter().copied());
+    let (low, high) = values.fold((0.0f32, 0.0f32), |(low, high), value| (low.min(value), high.max(value)));
+    let range = ranges["backbone/f4"];
+    assert!((range.low - low).abs() < 1e-4 && (range.high - high).abs() < 1e-4, "{range:?}, not {low} to {high}");
+    let bounded = ranges["backbone/b1.dw"];
+    assert!(bounded.low == 0.0 && bounded.high > 0.0 && bounded.high <= 6.0, "{bounded:?}");
+    assert_eq!(ranges["backbone/image"].high.max(1.008), 1.008);
+}
+
+#[test]
+fn a_backbone_on_integers_says_nearly_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    for backbone in [lite0(folder.path()), fixture("nhwc_bgr.onnx")] {
+        let int8 = quantised(&backbone, folder.path());
+        let spec = read_spec(&int8);
+        assert_eq!(spec.name, format!("{}_int8", read_spec(&backbone).name));
+        let [mut exact, mut integers] =
+            [&backbone, &int8].map(|file| FeatureExtractor::load(file, SIZE, &SessionOptions::default()).unwrap());
+        assert_eq!(exact.levels(), integers.levels());
+        let shown = pictures(SIZE, 3);
+        let shown: Vec<_> = shown.iter().collect();
+        let (exact, integers) = (exact.extract(&shown).unwrap(), integers.extract(&shown).unwrap());
+        for (exact, integers) in exact.iter().flatten().zip(integers.iter().flatten()) {
+            let difference = (exact - integers).mapv(f32::abs).mean().unwrap() / exact.std(0.0);
+            assert!(difference > 0.0 && difference < 0.25, "{}: {difference} of the spread", spec.name);
+        }
+    }
+    let bytes = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len();
+    quantised(&folder.path().join("lite0.onnx"), folder.path());
+    assert!(bytes("int8.onnx") * 3 < bytes("lite0.onnx"), "a byte for each weight");
+}
+
+#[test]
+fn a_model_on_a_backbone_on_integers_equals_the_definition_of_its_flows() {
+    let folder = tempfile::tempdir().unwrap();
+    let int8 = quantised(&lite0(folder.path()), folder.path());
+    exported_model_equals_the_definition(&int8, SIZE, &[(0, 3), (1, 1), (2, 3)]);
+    let int8 = quantised(&fixture("nhwc_bgr.onnx"), folder.path());
+    exported_model_equals_the_definition(&int8, SIZE, &[(0, 1), (1, 1)]);
+}
+
+#[test]
+fn a_range_that_is_missing_or_none_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let lite0 = lite0(folder.path());
+    let whole = ranges(&lite0, folder.path());
+    let out = folder.path().join("int8.onnx");
+    for change in [None, Some(ValueRange { low: 0.0, high: f32::NAN }), Some(ValueRange { low: 1.0, high: 0.0 })] {
+        let mut ranges = whole.clone();
+        ranges.remove("backbone/f8");
+        ranges.extend(change.map(|range| ("backbone/f8".to_owned(), range)));
+        let error = quantise_backbone(&lite0, &read_spec(&lite0), SIZE, &ranges, &out).unwrap_err();
+        assert!(matches!(&error, ExportError::Request { problem } if problem.contains("backbone/f8")), "{error:?}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_model_may_be_trained_on_integers() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 16, 4);
+    let options = |out: &str, numbers| TrainOptions {
+        data: folder.path().to_owned(),
+        groups: None,
+        out: folder.path().join(out),
+        backbone: backbone(),
+        name: None,
+        from: None,
+        settings: Settings {
+            size: Size { width: 64, height: 64 },
+            seed: 5,
+            threads: 2,
+            steps: Some(4),
+            batch_pixels: 256,
+            abnormal_pixels: 64,
+            beside_pixels: 32,
+            synthesised: 8,
+            defects: 2,
+            numbers,
+            ..Settings::preset(Preset::Fast)
+        },
+    };
+    let train = |options: &TrainOptions| train(options, &Silent, &AtomicBool::new(false));
+    let exact = train(&options("f32", Numbers::F32)).unwrap();
+    let integers = train(&options("int8", Numbers::Int8)).unwrap();
+    // The training itself compares the exported model with the flows on the integers' features.
+    let bytes = |bundle: &linegate::bundle::Bundle| std::fs::metadata(bundle.path.join(MODEL_FILE)).unwrap().len();
+    assert!(bytes(&integers) * 3 < bytes(&exact) * 2);
+    let backbone = &integers.manifest.provenance.backbone;
+    assert!(backbone.starts_with("efficientnet_lite0_int8 "), "{backbone}");
+    let files = std::fs::read_dir(&integers.path).unwrap().count();
+    assert_eq!(files, 3, "manifest, model and flows");
+    // Flows that know what f32 says know nothing of this.
+    let other = TrainOptions { from: Some(exact.path), ..options("warm", Numbers::Int8) };
+    let text = train(&other).unwrap_err().to_string();
+    assert!(text.contains("efficientnet_lite0"), "{text}");
+    let tiled = Settings { size: Size { width: 192, height: 160 }, tile: 128, ..other.settings.clone() };
+    train(&TrainOptions { from: None, settings: tiled, ..options("tiled", Numbers::Int8) }).unwrap();
+}
