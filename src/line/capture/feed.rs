@@ -251,9 +251,11 @@ impl Feed {
 }
 
 pub(super) fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>, clock: StreamClock) {
-    let feed = feed.clone();
+    // Weakly: what GStreamer never frees must not hold the events' channel open.
+    let feed = Arc::downgrade(feed);
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(kinds, move |pad, info| {
+        let Some(feed) = feed.upgrade() else { return gst::PadProbeReturn::Remove };
         let media = || pad.current_caps().and_then(|caps| caps.structure(0).map(|s| s.name().to_string()));
         match &mut info.data {
             Some(gst::PadProbeData::Buffer(buffer)) => {

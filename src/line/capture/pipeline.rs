@@ -91,10 +91,11 @@ impl Plan {
             FolderSource::set_position(folder, position);
         }
         if let Some(sink) = pipeline.by_name("linegate-sink").and_then(|e| e.downcast::<gst_app::AppSink>().ok()) {
-            let feed = feed.clone();
+            // Weakly, as in the probe.
+            let feed = Arc::downgrade(feed);
             let on_sample = move |sink: &gst_app::AppSink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                feed.arrive(&sample);
+                feed.upgrade().ok_or(gst::FlowError::Eos)?.arrive(&sample);
                 Ok(gst::FlowSuccess::Ok)
             };
             sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(on_sample).build());
