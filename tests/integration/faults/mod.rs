@@ -6,12 +6,17 @@ mod broker;
 mod cameras;
 mod disk;
 mod fuzz;
+#[cfg(target_arch = "x86_64")]
+mod guest;
 mod inputs;
 mod killed;
 mod network;
 mod outbox;
 mod overload;
 mod service;
+// The guest is a machine of this one's kind, and only this kind was tried.
+#[cfg(target_arch = "x86_64")]
+mod v4l2;
 
 /// How often or how long: `short` with the other tests, `long` with `LINEGATE_FAULTS=long`.
 pub(crate) fn extent(short: u64, long: u64) -> u64 {
