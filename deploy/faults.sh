@@ -13,8 +13,8 @@ fi
 cd "$LINEGATE_ROOT"
 # The v4l2 tests run in a guest; the set-up finds it there after the first time.
 if [ "$(uname -m)" = x86_64 ]; then
-    case v4l2:: in
-        *"${1:-}"*) deploy/setup.sh --no-build --no-backbone --v4l2 ;;
+    case ${1:-v4l2} in
+        *v4l2*) deploy/setup.sh --no-build --no-backbone --v4l2 ;;
     esac
 fi
 timed=$SECONDS
