@@ -15,6 +15,7 @@ there already is left alone.
   --no-packages       do not look at system packages
   --no-build          fetch only: build nothing (and make no backbone unless the program is there)
   --no-backbone       do not make the backbone from the weights
+  --v4l2              QEMU and a kernel with a virtual camera, for the tests of v4l2 (x86_64 only)
   --profile PROFILE   cargo profile to build: release (default) or dev
   --help              show this
 
@@ -24,12 +25,13 @@ Environment:
 TEXT
 }
 
-packages=yes build=yes backbone=yes profile=release
+packages=yes build=yes backbone=yes v4l2=no profile=release
 while [ $# -gt 0 ]; do
     case $1 in
         --no-packages) packages=no ;;
         --no-build) build=no ;;
         --no-backbone) backbone=no ;;
+        --v4l2) v4l2=yes ;;
         --profile)
             profile=${2:-}
             shift
@@ -55,6 +57,9 @@ wanted=(
     # (and with it the GenICam source itself).
     libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly aravis-tools
 )
+
+# The emulator, and what finds and spoils the camera in it.
+[ "$v4l2" = no ] || wanted+=(qemu-system-x86 v4l-utils)
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
@@ -183,6 +188,50 @@ make_backbone() {
         --weights "$LINEGATE_RUNTIME/efficientnet-lite0-57934424.pth" --out "$made"
 }
 
+# Debian's kernel and an initial file system with its virtual camera, vivid. Only unpacked, never installed:
+# this machine keeps its own kernel. apt checks the packages' signatures.
+make_guest() {
+    step "Guest with a Video4Linux camera"
+    local made=$LINEGATE_RUNTIME/v4l2 init=$LINEGATE_ROOT/tests/fixtures/guest/init
+    local work package busybox release module
+    [ "$(uname -m)" = x86_64 ] || fail "the guest for the tests of v4l2 runs on x86_64 only, this is $(uname -m)"
+    if [ -s "$made/vmlinuz" ] && [ "$made/initramfs" -nt "$init" ]; then
+        say "$made is there"
+        return
+    fi
+    command -v apt-get >/dev/null || fail "no apt here to fetch a Debian kernel with"
+    work=$LINEGATE_RUNTIME/v4l2.new
+    rm -rf "$work"
+    mkdir -p "$work/root/lib/modules" "$work/root/bin" "$work/root/proc" "$work/root/root"
+    package=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
+    [ -n "$package" ] || fail "apt knows no linux-image-amd64; run apt-get update"
+    say "fetching $package"
+    (cd "$work" && quietly apt-get download "$package" busybox-static)
+    for module in "$work"/*.deb; do
+        dpkg-deb -x "$module" "$work/unpacked"
+    done
+    busybox=$work/unpacked/bin/busybox
+    release=$(ls "$work/unpacked/lib/modules")
+    # Of thousands of modules those that the guest loads, with what they depend on.
+    "$busybox" depmod -b "$work/unpacked" "$release"
+    for module in virtio_pci 9p 9pnet_virtio vivid; do
+        grep "/$module\.ko:" "$work/unpacked/lib/modules/$release/modules.dep" || fail "$package has no module $module"
+    done | tr -s ': ' '\n' | sort -u >"$work/modules"
+    (cd "$work/unpacked/lib/modules/$release" && xargs cp --parents -t "$work/root/lib/modules" <"$work/modules")
+    mkdir "$work/root/lib/modules/$release"
+    mv "$work/root/lib/modules/kernel" "$work/root/lib/modules/$release/"
+    "$busybox" depmod -b "$work/root" "$release"
+    cp "$busybox" "$work/root/bin/"
+    install -m 755 "$init" "$work/root/init"
+    mkdir -p "$made"
+    cp "$work/unpacked/boot/vmlinuz-$release" "$made/vmlinuz"
+    (cd "$work/root" && find . | "$busybox" cpio -o -H newc 2>/dev/null) | gzip >"$made/initramfs.new"
+    # Last, and at once: what is there is whole.
+    mv -f "$made/initramfs.new" "$made/initramfs"
+    rm -rf "$work"
+    say "$made: Linux $release"
+}
+
 # Called as `sudo deploy/setup.sh` in a user's checkout: packages as root, the rest as that user,
 # so that .runtime/ and the build output are not left to root.
 if [ "$(id -u)" -eq 0 ] && [ "${SUDO_UID:-0}" != 0 ] && [ "$(stat -c %u "$LINEGATE_ROOT")" = "$SUDO_UID" ]; then
@@ -190,6 +239,7 @@ if [ "$(id -u)" -eq 0 ] && [ "${SUDO_UID:-0}" != 0 ] && [ "$(stat -c %u "$LINEGA
     again=(--no-packages --profile "$profile")
     [ "$build" = yes ] || again+=(--no-build)
     [ "$backbone" = yes ] || again+=(--no-backbone)
+    [ "$v4l2" = no ] || again+=(--v4l2)
     exec sudo -H -u "#$SUDO_UID" -- "$LINEGATE_ROOT/deploy/setup.sh" "${again[@]}"
 fi
 
@@ -197,3 +247,4 @@ fi
 fetch_runtime
 [ "$build" = no ] || build_program
 [ "$backbone" = no ] || make_backbone
+[ "$v4l2" = no ] || make_guest

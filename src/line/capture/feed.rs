@@ -317,9 +317,11 @@ impl Feed {
 
 /// Numbers and stamps what passes a first pad of the graph of that number.
 pub(super) fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>, graph: u64, clock: StreamClock) {
-    let feed = feed.clone();
+    // Weakly: what GStreamer never frees must not hold the feed.
+    let feed = Arc::downgrade(feed);
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(kinds, move |pad, info| {
+        let Some(feed) = feed.upgrade() else { return gst::PadProbeReturn::Remove };
         let heard = feed.hears(graph);
         let media = || pad.current_caps().and_then(|caps| caps.structure(0).map(|s| s.name().to_string()));
         match &mut info.data {

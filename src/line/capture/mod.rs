@@ -15,6 +15,7 @@
 //! told as lost with cause `shed`; that small event waits for room. Nothing vanishes unseen.
 
 mod clock;
+mod drain;
 mod error;
 mod feed;
 mod folder;
@@ -33,6 +34,7 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use drain::prepare_process;
 pub use error::CaptureError;
 pub use launch::{LaunchDescription, Parameter};
 pub use trigger::Trigger;

@@ -92,12 +92,11 @@ impl Plan {
             FolderSource::set_position(folder, position);
         }
         if let Some(sink) = pipeline.by_name("linegate-sink").and_then(|e| e.downcast::<gst_app::AppSink>().ok()) {
-            let feed = feed.clone();
+            // Weakly, as in the probe.
+            let feed = Arc::downgrade(feed);
             let on_sample = move |sink: &gst_app::AppSink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                if !feed.hears(number) {
-                    return Err(gst::FlowError::Flushing);
-                }
+                let feed = feed.upgrade().filter(|feed| feed.hears(number)).ok_or(gst::FlowError::Flushing)?;
                 feed.arrive(&sample);
                 Ok(gst::FlowSuccess::Ok)
             };

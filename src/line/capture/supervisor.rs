@@ -148,7 +148,12 @@ pub(super) fn watch(plan: &Plan, graph: &Graph, feed: &Feed, pulse: &Pulse) -> E
                 heard = Instant::now();
                 tracing::debug!(camera = %plan.camera, "no trigger for a while");
             }
-            Some((_, gst::MessageView::Error(error))) => return End::Failed(text(&error.error(), error.debug())),
+            Some((message, gst::MessageView::Error(error))) => {
+                let text = text(&error.error(), error.debug());
+                return End::Failed(
+                    wished_in_vain(message, error).map_or(text.clone(), |why| format!("{why} ({text})")),
+                );
+            }
             Some((message, gst::MessageView::Warning(warning))) => {
                 let text = text(&warning.error(), warning.debug());
                 tracing::warn!(camera = %plan.camera, warning = text, "camera warns");
@@ -196,6 +201,18 @@ fn from_source(message: &gst::Message) -> bool {
         object = current.parent();
     }
     false
+}
+
+/// What a source was asked for and does not offer, where that is why it failed; GStreamer's own words for
+/// it are "internal data stream error".
+fn wished_in_vain(message: &gst::Message, error: &gst::message::Error) -> Option<String> {
+    let flow = error.details()?.get::<i32>("flow-return").ok()?;
+    if flow != gst::ffi::GST_FLOW_NOT_NEGOTIATED {
+        return None;
+    }
+    let source = message.src()?.downcast_ref::<gst::Element>()?;
+    let wished = source.static_pad("src")?.peer_query_caps(None);
+    Some(format!("the camera does not offer {wished}: choose other `caps`, `gst-device-monitor-1.0` lists what it has"))
 }
 
 fn text(error: &gst::glib::Error, debug: Option<gst::glib::GString>) -> String {

@@ -17,11 +17,11 @@ use super::extent;
 use crate::support::free_port;
 
 /// Longest that a test waits for one event.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How soon a camera must deliver after its return.
-const RECOVERY: Duration = Duration::from_secs(2);
+pub(super) const RECOVERY: Duration = Duration::from_secs(2);
 /// Tells a process that it is the one that runs the test.
-const ALONE: &str = "LINEGATE_ALONE";
+pub(super) const ALONE: &str = "LINEGATE_ALONE";
 /// What an RTSP server shows: its port, the number of its life.
 const SERVE: &str = "LINEGATE_RTSP_SERVER";
 
@@ -55,28 +55,32 @@ impl Drop for Camera {
     }
 }
 
-fn camera(pipeline: &str, parameters: &str, watchdog_ms: Option<u64>) -> CameraConfig {
+pub(super) fn camera(pipeline: &str, parameters: &str, watchdog_ms: Option<u64>) -> CameraConfig {
     CameraConfig { watchdog_ms, ends: false, ..crate::support::camera(pipeline, parameters) }
 }
 
-/// File descriptors and resident memory in KiB of this process.
-fn held() -> (usize, u64) {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+/// File descriptors and resident memory in KiB of a process (`self`, or its number).
+pub(super) fn held(process: &str) -> (usize, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kib = resident.trim().trim_end_matches("kB").trim().parse().unwrap();
-    (std::fs::read_dir("/proc/self/fd").unwrap().count(), kib)
+    (std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count(), kib)
 }
 
 /// Follows events and keeps the account of numbers.
-struct Follower {
+pub(super) struct Follower {
     events: Receiver<CaptureEvent>,
-    numbers: Vec<u64>,
-    downs: u64,
-    up: bool,
+    pub(super) numbers: Vec<u64>,
+    pub(super) downs: u64,
+    pub(super) up: bool,
 }
 
 impl Follower {
-    fn next(&mut self) -> CaptureEvent {
+    pub(super) fn new(events: Receiver<CaptureEvent>) -> Self {
+        Self { events, numbers: Vec::new(), downs: 0, up: false }
+    }
+
+    pub(super) fn next(&mut self) -> CaptureEvent {
         let event = self.events.recv_timeout(PATIENCE).expect("the camera is supervised");
         match &event {
             CaptureEvent::Frame(frame) => self.numbers.push(frame.id.0),
@@ -91,7 +95,18 @@ impl Follower {
         event
     }
 
-    fn frame(&mut self) -> Frame {
+    /// Whether nobody is left who could say something, now that the capture has stopped.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn is_over(&self) -> bool {
+        loop {
+            match self.events.recv_timeout(PATIENCE) {
+                Ok(_) => {}
+                Err(why) => return why == std::sync::mpsc::RecvTimeoutError::Disconnected,
+            }
+        }
+    }
+
+    pub(super) fn frame(&mut self) -> Frame {
         loop {
             if let CaptureEvent::Frame(frame) = self.next() {
                 return frame;
@@ -112,7 +127,7 @@ fn dies_and_returns(
     let mut server = serve(0);
     let (sender, events) = sync_channel(256);
     let capture = Capture::start(&[camera], &sender).unwrap();
-    let mut follower = Follower { events, numbers: Vec::new(), downs: 0, up: false };
+    let mut follower = Follower::new(events);
     let mut recoveries = Vec::new();
     let mut before = None;
     for life in 0..=kills {
@@ -138,10 +153,10 @@ fn dies_and_returns(
         }
         assert_eq!(follower.downs, life, "every gap is told once");
         if life == 2 {
-            before = Some(held());
+            before = Some(held("self"));
         }
     }
-    let after = held();
+    let after = held("self");
     capture.stop();
     drop(sender);
     while let Ok(event) = follower.events.try_recv() {
@@ -330,7 +345,7 @@ fn a_triggered_gige_camera_may_be_silent_for_long_and_not_die() {
         let camera = CameraConfig { trigger: TriggerMode::Hardware, ..camera("genicam", parameters, None) };
         let (sender, events) = sync_channel(256);
         let capture = Capture::start(&[camera], &sender).unwrap();
-        let mut follower = Follower { events, numbers: Vec::new(), downs: 0, up: false };
+        let mut follower = Follower::new(events);
         // Its own timer runs when it is told to be slow.
         follower.frame();
         follower.frame();

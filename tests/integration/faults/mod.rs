@@ -6,6 +6,8 @@ mod broker;
 mod cameras;
 mod disk;
 mod fuzz;
+#[cfg(target_arch = "x86_64")]
+mod guest;
 mod hangs;
 mod inputs;
 mod killed;
@@ -13,6 +15,9 @@ mod network;
 mod outbox;
 mod overload;
 mod service;
+// The guest is a machine of this one's kind, and only this kind was tried.
+#[cfg(target_arch = "x86_64")]
+mod v4l2;
 
 /// How often or how long: `short` with the other tests, `long` with `LINEGATE_FAULTS=long`.
 pub(crate) fn extent(short: u64, long: u64) -> u64 {
