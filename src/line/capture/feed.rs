@@ -13,7 +13,7 @@ use gstreamer::prelude::*;
 use super::clock::{StreamClock, behind};
 use super::pipeline::Plan;
 use super::release::Release;
-use super::stamp::{CameraClock, Grabbed, PART_EVENT, PartMark, Pending, is_whole};
+use super::stamp::{CameraClock, DriverCounter, Grabbed, PART_EVENT, PartMark, Pending, is_whole};
 use super::trigger::{Trigger, TriggerQueue};
 use super::{CaptureEvent, LostFrame};
 use crate::config::TriggerMode;
@@ -144,6 +144,23 @@ impl Feed {
         }
     }
 
+    /// Tells frames that the camera took and its driver dropped, of which the next one that came was
+    /// captured then. Of a camera that is triggered by software nobody knows whether they were asked for.
+    fn lose_unseen(&self, count: u64, stamp: Stamp) {
+        if self.trigger == TriggerMode::Software {
+            return;
+        }
+        tracing::warn!(camera = %self.camera, frames = count, "the driver dropped frames");
+        for _ in 0..count {
+            let part = PartMark {
+                id: None,
+                trigger: (self.trigger == TriggerMode::Hardware).then(|| lock(&self.pending).upcoming()),
+            };
+            let id = lock(&self.pending).next();
+            self.lose([Grabbed { id, stamp, pts: None, part }], NotInspected::Lost);
+        }
+    }
+
     /// Tells every frame that a trigger still waits for.
     fn give_up_triggers(&self, triggers: impl IntoIterator<Item = Trigger>, cause: NotInspected) {
         for trigger in triggers {
@@ -251,8 +268,19 @@ impl Feed {
 
     /// A buffer passes the first pad: number, stamp and mark it. `false` when it is torn and not
     /// worth decoding.
-    fn grab(&self, pad: &gst::Pad, clock: StreamClock, media: Option<&str>, buffer: &mut gst::Buffer) -> bool {
+    fn grab(
+        &self,
+        pad: &gst::Pad,
+        clock: StreamClock,
+        counter: Option<&DriverCounter>,
+        media: Option<&str>,
+        buffer: &mut gst::Buffer,
+    ) -> bool {
         let stamp = self.stamp(pad, clock, buffer.pts());
+        let dropped = counter.map_or(0, |counter| counter.dropped_before(buffer.offset()));
+        if dropped > 0 {
+            self.lose_unseen(dropped, stamp);
+        }
         // A frame that nobody asked for passes without a number: later ones may need it to decode.
         let Some(part) = self.next_part(stamp.monotonic) else { return true };
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
@@ -319,6 +347,7 @@ impl Feed {
 pub(super) fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>, graph: u64, clock: StreamClock) {
     // Weakly: what GStreamer never frees must not hold the feed.
     let feed = Arc::downgrade(feed);
+    let counter = DriverCounter::of(pad);
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(kinds, move |pad, info| {
         let Some(feed) = feed.upgrade() else { return gst::PadProbeReturn::Remove };
@@ -330,7 +359,7 @@ pub(super) fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>, graph: u64, cloc
                 gst::PadProbeReturn::Handled
             }
             Some(gst::PadProbeData::Buffer(buffer)) => {
-                if feed.grab(pad, clock, media().as_deref(), buffer) {
+                if feed.grab(pad, clock, counter.as_ref(), media().as_deref(), buffer) {
                     gst::PadProbeReturn::Ok
                 } else {
                     gst::PadProbeReturn::Drop
@@ -339,7 +368,7 @@ pub(super) fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>, graph: u64, cloc
             Some(gst::PadProbeData::BufferList(list)) => {
                 let media = media();
                 list.make_mut().foreach_mut(|mut buffer, _| {
-                    let keep = feed.grab(pad, clock, media.as_deref(), &mut buffer);
+                    let keep = feed.grab(pad, clock, counter.as_ref(), media.as_deref(), &mut buffer);
                     ControlFlow::Continue(keep.then_some(buffer))
                 });
                 gst::PadProbeReturn::Ok

@@ -3,7 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
 
 use crate::inspection::{FrameId, PartSource, Stamp};
 
@@ -103,6 +107,36 @@ impl Pending {
     }
 }
 
+/// More than this is no count of dropped frames but another beginning.
+const MOST_DROPPED: u64 = 10_000;
+
+/// Follows the number that a v4l2 driver gives every frame it takes, dropped ones included.
+#[derive(Debug)]
+pub(super) struct DriverCounter(AtomicU64);
+
+impl DriverCounter {
+    /// Of a source pad; none where the source does not number what it drops.
+    pub(super) fn of(pad: &gst::Pad) -> Option<Self> {
+        let factory = pad.parent_element()?.factory()?;
+        (factory.name() == "v4l2src").then(Self::new)
+    }
+
+    fn new() -> Self {
+        Self(AtomicU64::new(gst::ffi::GST_BUFFER_OFFSET_NONE))
+    }
+
+    /// Frames dropped between the last one and this, which has the given number.
+    pub(super) fn dropped_before(&self, number: u64) -> u64 {
+        let none = gst::ffi::GST_BUFFER_OFFSET_NONE;
+        let last = self.0.swap(number, Ordering::Relaxed);
+        if last == none || number == none {
+            return 0;
+        }
+        // Counted anew where the driver began again.
+        number.checked_sub(last + 1).filter(|dropped| *dropped <= MOST_DROPPED).unwrap_or(0)
+    }
+}
+
 /// How long one span of a [`CameraClock`]'s minimum lasts.
 const CLOCK_SPAN: Duration = Duration::from_secs(30);
 
@@ -164,6 +198,14 @@ mod tests {
     fn grab(pending: &mut Pending, at: Instant, pts: Option<u64>) -> u64 {
         let stamp = Stamp { monotonic: at, utc_us: 0, source: TimeSource::Arrival };
         pending.grab(stamp, pts, PartMark::default()).0.0
+    }
+
+    #[test]
+    fn frames_that_a_driver_dropped_are_counted_and_a_new_beginning_is_none() {
+        let counter = DriverCounter::new();
+        let numbers = [7, 8, 11, 0, 1, 3, gst::ffi::GST_BUFFER_OFFSET_NONE, 9, 1_000_000];
+        let dropped: Vec<u64> = numbers.iter().map(|&number| counter.dropped_before(number)).collect();
+        assert_eq!(dropped, [0, 0, 2, 0, 0, 1, 0, 0, 0]);
     }
 
     fn ids(frames: &[Grabbed]) -> Vec<u64> {

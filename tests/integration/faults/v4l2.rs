@@ -89,9 +89,13 @@ fn a_v4l2_camera_whose_driver_fails_is_back_at_once_and_one_that_drops_frames_is
         let (capture, mut follower) = follow(camera("v4l2", &parameters(DEVICE, "YUY2", 320, 180), None));
         follower.frame();
         control("percentage_of_dropped_buffers", 50);
+        let before = follower.numbers.len();
         for _ in 0..20 {
             assert!(is_white(&follower.frame()));
         }
+        let told = follower.numbers.len() - before - 20;
+        println!("{told} dropped frames beside 20 that came");
+        assert!(told >= 5, "{told} frames told as lost where half of them were dropped");
         control("percentage_of_dropped_buffers", 0);
         control("inject_v4l2_buf_flag_error", 1);
         for _ in 0..10 {
