@@ -92,19 +92,24 @@ pub fn training_step(threads: usize, steps: usize) -> Result<Vec<StepCost>, FitE
         for _ in 0..PICTURES.max(PIXELS / (side * side)) {
             bank.push(&Array3::from_shape_simple_fn((side, side, channels), || rng.random_range(-1.7..1.7)), 1)?;
         }
-        let shape = FlowShape { channels, blocks: 8, hidden: FlowShape::paper_hidden(channels) };
+        // The paper's, whatever the presets have.
+        let settings = Settings {
+            batch_pixels: PIXELS,
+            steps: Some(steps + 1),
+            blocks: 8,
+            finest_blocks: None,
+            hidden_width: None,
+            finest_hidden_width: None,
+            ..Settings::preset(Preset::Standard)
+        };
+        let shape = FlowShape::of(channels, 0, &settings);
         let inner = shape.first() * shape.hidden + shape.hidden * 2 * shape.second() + channels * channels;
         // Backward has two products for each of forward's.
         let operations = 2.0 * 3.0 * (PIXELS * shape.blocks * inner) as f64;
         let mut single = 0.0;
         let counts = if threads > 1 { vec![1, threads] } else { vec![1] };
         for threads in counts {
-            let settings = Settings {
-                threads,
-                batch_pixels: PIXELS,
-                steps: Some(steps + 1),
-                ..Settings::preset(Preset::Standard)
-            };
+            let settings = Settings { threads, ..settings.clone() };
             let mut fit = LevelFit::new(0, &bank, &settings, None);
             let mut fastest = f64::INFINITY;
             let mut last = None;

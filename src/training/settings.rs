@@ -148,7 +148,14 @@ impl Settings {
         };
         match preset {
             Preset::Standard => standard,
-            Preset::Fast => Self { steps: Some(250), synthesised: 128, ..standard },
+            // With so few steps the narrow flow of the finest map has not learned enough.
+            Preset::Fast => Self {
+                steps: Some(250),
+                synthesised: 128,
+                finest_blocks: Some(3),
+                finest_hidden_width: None,
+                ..standard
+            },
             Preset::Paper => Self {
                 steps: None,
                 blocks: 8,

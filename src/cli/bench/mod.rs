@@ -129,6 +129,13 @@ fn score(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.naive {
         let spec = BackboneSpec::beside(&arguments.backbone.file)
             .context("the backbone that the bundle was trained on (--backbone) cannot be used")?;
+        let trained_on = bundle.manifest.provenance.backbone.split(' ').next().unwrap_or_default();
+        anyhow::ensure!(
+            trained_on == spec.name,
+            "the bundle was trained on {trained_on}, and --naive would be made from {} (--backbone): a backbone on \
+             integers has no naive model to compare with",
+            spec.name
+        );
         write_naive_model(&bundle, &arguments.backbone.file, &spec, &naive)?;
     }
     let naive = arguments.naive.then_some(naive.as_path());

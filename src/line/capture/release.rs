@@ -1,7 +1,7 @@
 //! A GenICam camera's own software trigger (`TriggerSoftware`).
 //!
 //! Aravis's source has no way to give that command, so it is given to the camera object that the source
-//! holds, by the library's own function: the only unsafe code of the line.
+//! holds, by the library's own function.
 
 use std::ffi::c_void;
 use std::sync::OnceLock;
