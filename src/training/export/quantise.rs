@@ -40,14 +40,24 @@ struct Convolution {
     node: usize,
     input: String,
     output: String,
-    /// Place of the Relu or Clip behind it that the range of its output makes needless, and its output.
-    bounded: Option<(usize, String)>,
+    /// The Relu or Clip behind it that the range of its output makes needless.
+    bounded: Option<Bound>,
+}
+
+/// A Relu, or a Clip that begins at zero.
+#[derive(Debug)]
+struct Bound {
+    /// Place among the nodes.
+    node: usize,
+    output: String,
+    /// Highest value.
+    high: f32,
 }
 
 impl Convolution {
     /// What others read of it.
     fn said(&self) -> &str {
-        self.bounded.as_ref().map_or(&self.output, |(_, output)| output)
+        self.bounded.as_ref().map_or(&self.output, |bound| &bound.output)
     }
 }
 
@@ -138,8 +148,7 @@ pub fn quantise_backbone(
     let convolutions = convolutions(&read.graph);
     let mut builder = Quantiser { added: GraphBuilder::default(), scales: HashMap::new() };
     for convolution in &convolutions {
-        for (tensor, bounded) in [(&convolution.input[..], false), (convolution.said(), convolution.bounded.is_some())]
-        {
+        for (tensor, bound) in [(&convolution.input[..], None), (convolution.said(), convolution.bounded.as_ref())] {
             let range = if tensor == read.input { image_range(spec) } else { ranges.get(tensor).copied() };
             let range =
                 range.filter(|range| range.low <= range.high && range.high.is_finite() && range.low.is_finite());
@@ -147,11 +156,12 @@ pub fn quantise_backbone(
                 let problem = format!("no range of values is known for {tensor}");
                 return Err(ExportError::Request { problem });
             };
-            builder.range(tensor, range, bounded);
+            builder.range(tensor, range, bound.map(|bound| bound.high));
         }
     }
     let by_node: HashMap<usize, &Convolution> = convolutions.iter().map(|one| (one.node, one)).collect();
-    let needless: HashSet<usize> = convolutions.iter().filter_map(|one| one.bounded.as_ref().map(|b| b.0)).collect();
+    let needless: HashSet<usize> =
+        convolutions.iter().filter_map(|one| one.bounded.as_ref().map(|bound| bound.node)).collect();
     // Of what a convolution says, everybody reads the integers' value: only then is it one operator. What
     // is only read by convolutions (a sum, the image) stays as it is for all others.
     let said: HashSet<&str> = convolutions.iter().map(Convolution::said).collect();
@@ -233,15 +243,20 @@ fn convolutions(graph: &GraphProto) -> Vec<Convolution> {
     let bound = |output: &str| {
         let [reader] = readers.get(output)?[..] else { return None };
         let node = &graph.node[reader];
-        let from_zero = match node.op_type() {
-            "Relu" => true,
-            "Clip" => {
-                node.input.get(1).and_then(|low| constants.get(low.as_str())).and_then(|low| floats(low))
-                    == Some(vec![0.0])
-            }
-            _ => false,
+        let number = |at: usize| {
+            let name = node.input.get(at).filter(|name| !name.is_empty())?;
+            Some(constants.get(name.as_str()).and_then(|constant| floats(constant)).and_then(|of| of.first().copied()))
         };
-        (from_zero && node.input[0] == output && !outputs.contains(output)).then(|| (reader, node.output[0].clone()))
+        let high = match (node.op_type(), number(1), number(2)) {
+            ("Relu", ..) | ("Clip", Some(Some(0.0)), None) => f32::INFINITY,
+            ("Clip", Some(Some(0.0)), Some(Some(high))) => high,
+            _ => return None,
+        };
+        (node.input[0] == output && !outputs.contains(output)).then(|| Bound {
+            node: reader,
+            output: node.output[0].clone(),
+            high,
+        })
     };
     let nodes = graph.node.iter().enumerate().filter(|(_, node)| usable(node));
     nodes
@@ -289,10 +304,10 @@ struct Quantiser {
 }
 
 impl Quantiser {
-    /// Notes a tensor's range, widened to hold zero; `bounded` is one that begins there.
-    fn range(&mut self, tensor: &str, range: ValueRange, bounded: bool) {
-        let low = if bounded { 0.0 } else { range.low.min(0.0) };
-        let high = range.high.max(0.0);
+    /// Notes a tensor's range, widened to hold zero; one with a bound begins there and ends no higher.
+    fn range(&mut self, tensor: &str, range: ValueRange, bound: Option<f32>) {
+        let low = if bound.is_some() { 0.0 } else { range.low.min(0.0) };
+        let high = range.high.clamp(0.0, bound.unwrap_or(f32::INFINITY).max(0.0));
         let scale = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
         self.scales.entry(tensor.to_owned()).or_insert((scale, (-low / scale).round().clamp(0.0, 255.0) as u8));
     }
