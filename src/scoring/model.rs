@@ -72,8 +72,11 @@ impl Model {
         };
         // Shows the real shapes, and pays for the first allocations before a frame waits for it.
         model.try_out()?;
+        for pictures in provider.usual_batches() {
+            model.prepare(pictures)?;
+            model.run(pictures)?;
+        }
         model.prepare(1)?;
-        model.score_placed(0..1)?;
         let ModelIdentity { name, version, .. } = &model.identity;
         info!(model = name, version, %provider, "model loaded");
         Ok(model)
@@ -102,6 +105,12 @@ impl Model {
     /// The ONNX file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the first run on so many pictures may take long, because an accelerator makes itself ready
+    /// for it: TensorRT builds an engine.
+    pub fn makes_ready_for(&self, pictures: usize) -> bool {
+        self.provider != Provider::Cpu && !self.bindings.contains_key(&run_size(self.provider, pictures))
     }
 
     /// Makes room for a batch of so many pictures, at least 1. What their places hold is nothing in

@@ -46,6 +46,13 @@ impl Provider {
         NonZeroUsize::new(given).unwrap_or(NonZeroUsize::new(usual).unwrap_or(NonZeroUsize::MIN))
     }
 
+    /// Numbers of pictures that a model is run on when it is loaded, so that no frame waits for what the
+    /// first such run costs.
+    pub(super) fn usual_batches(self) -> impl Iterator<Item = usize> {
+        let largest = if self == Self::Cpu { 1 } else { ACCELERATOR_BATCH };
+        std::iter::successors(Some(1), |size| Some(size * 2)).take_while(move |size| *size <= largest)
+    }
+
     /// What to register with a session. The provider itself fails loudly, so that we know which
     /// one we really got.
     ///
@@ -210,6 +217,12 @@ mod tests {
     fn an_unknown_provider_is_refused_with_the_names_that_exist() {
         let error = "CUDA12".parse::<Provider>().unwrap_err().to_string();
         assert!(error.contains("CUDA12") && error.contains("tensorrt, cuda, openvino or cpu"), "{error}");
+    }
+
+    #[test]
+    fn an_accelerator_is_made_ready_for_every_size_of_a_usual_batch() {
+        assert_eq!(Provider::Cpu.usual_batches().collect::<Vec<_>>(), [1]);
+        assert_eq!(Provider::Tensorrt.usual_batches().collect::<Vec<_>>(), [1, 2, 4, 8]);
     }
 
     #[test]

@@ -114,6 +114,9 @@ fn load_again(shared: &Shared, loader: &Loader) -> Option<ActiveModel> {
 fn score(shared: &Shared, seat: &Seated, active: &mut ActiveModel, desk: &mut Desk, batch: Batch) -> bool {
     let now = Instant::now();
     seat.take_in_hand(batch.frames.iter().map(|one| key(&one.frame)).collect());
+    if active.model.makes_ready_for(batch.frames.len()) {
+        seat.turn(LOADING);
+    }
     if let Err(problem) = guarded(|| active.model.prepare(batch.frames.len())) {
         batch.frames.iter().for_each(|one| fail(shared, one, &problem));
         return false;
