@@ -102,14 +102,14 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PresetName {
-    /// Less than half of standard's time: about 38 CPU seconds (no AVX-512) on up to 300 pictures of
-    /// 256x256; image AUROC, means of three seeds, 0.005 below standard or less on fixed parts, 0.03
-    /// below on turned ones
+    /// Less than half of standard's time: 20 to 30 CPU seconds with AVX-512, 38 without, on up to 300
+    /// pictures of 256x256; image AUROC, means of three seeds, 0.005 below standard or less on fixed parts,
+    /// 0.03 below on turned ones
     Fast,
-    /// The default: about 88 CPU seconds there, 55 seconds on two cores
+    /// The default: about 60 CPU seconds with AVX-512
     Standard,
-    /// The authors' schedule, raw features and score: 200 passes over every pixel, hours; for
-    /// comparison
+    /// The authors' schedule, raw features and score: 200 passes over every pixel, 20 CPU seconds for each
+    /// training picture of 256x256; for comparison
     Paper,
 }
 
