@@ -58,9 +58,9 @@ fn write_hanging(bundle: &Path, times: usize) {
 /// Runs a line whose third frame has the given brightness, the others 4; its end and its log.
 fn run_with(grey: u8, times: usize) -> (serde_json::Value, String) {
     let mut site =
-        Site::new("[model]\nbundle = \"bundle\"\nthreads = 1\nsessions = 1\nrun_timeout_ms = 700\n").embedded();
+        Site::new("[model]\nbundle = \"bundle\"\nthreads = 1\nsessions = 1\nrun_timeout_ms = 3000\n").embedded();
     write_hanging(&site.folder.path().join("bundle"), times);
-    site.folder_camera("cam", 5, &[4, 4, grey, 4, 4, 4, 4, 4, 4, 4], "");
+    site.folder_camera("cam", 2, &[4, 4, grey, 4, 4, 4, 4, 4, 4, 4], "");
     let output = linegate(&["run", "--config", site.path().to_str().unwrap(), "--json"]).output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{:?}: {log}", output.status);
