@@ -81,25 +81,19 @@ pub fn observe_backbone(
         return Err(ExportError::Backbone { path: backbone.to_owned(), problem });
     }
     let mut nodes = GraphBuilder::default();
-    // Pooled over the map, then over the channels.
     let as_plane = nodes.integers("observed/as_plane", &[0, 1, -1, 1]);
-    let mut highest = |from: &str, to: &str| {
+    // Pooled over the map, then over the channels.
+    let highest = |nodes: &mut GraphBuilder, from: &str, to: &str| {
         let pooled = nodes.node("GlobalMaxPool", &[from], &format!("{to}/pooled"), vec![]);
         let plane = nodes.node("Reshape", &[&pooled, &as_plane], &format!("{to}/plane"), vec![]);
         nodes.node("GlobalMaxPool", &[&plane], to, vec![])
     };
     let mut ends = Vec::with_capacity(2 * tensors.len());
-    let mut lowest = Vec::with_capacity(tensors.len());
     for tensor in &tensors {
-        ends.push(highest(tensor, &format!("{tensor}/highest")));
-        let below = format!("{tensor}/below");
-        lowest.push((tensor, below.clone(), highest(&below, &format!("{tensor}/highest_below"))));
-    }
-    // Before their use: nodes stand in the order of their computation.
-    let mut first = GraphBuilder::default();
-    for (place, (tensor, below, highest)) in lowest.iter().enumerate() {
-        first.node("Neg", &[tensor], below, vec![]);
-        ends.insert(2 * place + 1, nodes.node("Neg", &[highest], &format!("{tensor}/lowest"), vec![]));
+        ends.push(highest(&mut nodes, tensor, &format!("{tensor}/highest")));
+        let negative = nodes.node("Neg", &[tensor], &format!("{tensor}/negative"), vec![]);
+        let lowest = highest(&mut nodes, &negative, &format!("{tensor}/highest_negative"));
+        ends.push(nodes.node("Neg", &[&lowest], &format!("{tensor}/lowest"), vec![]));
     }
     let names: Vec<&str> = ends.iter().map(String::as_str).collect();
     let mut ends = nodes.node("Concat", &names, "observed/ends", vec![integer_attribute("axis", 1)]);
@@ -122,7 +116,7 @@ pub fn observe_backbone(
     let shape = ["batch", "a", "b", "c"].map(Axis::named);
     let input = tensor_info(&read.input, DataType::Float, &image_shape(spec));
     let graph = GraphProto {
-        node: [read.graph.node, first.nodes, nodes.nodes].concat(),
+        node: [read.graph.node, nodes.nodes].concat(),
         initializer: [read.graph.initializer, nodes.constants].concat(),
         ..whole(&spec.name, input, vec![tensor_info(OBSERVED, DataType::Float, &shape)])
     };
