@@ -202,7 +202,7 @@ make_guest() {
     command -v apt-get >/dev/null || fail "no apt here to fetch a Debian kernel with"
     work=$LINEGATE_RUNTIME/v4l2.new
     rm -rf "$work"
-    mkdir -p "$work/root/lib/modules" "$work/root/bin" "$work/root/proc" "$work/root/root"
+    mkdir -p "$work/root/lib/modules" "$work/root/bin" "$work/root/proc" "$work/root/host"
     package=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
     [ -n "$package" ] || fail "apt knows no linux-image-amd64; run apt-get update"
     say "fetching $package"

@@ -102,7 +102,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PresetName {
-    /// Less than half of standard's time: 20 to 30 CPU seconds with AVX-512, 38 without, on up to 300
+    /// Less than half of standard's time: about 25 CPU seconds with AVX-512, 38 without, on up to 300
     /// pictures of 256x256; image AUROC, means of three seeds, 0.005 below standard or less on fixed parts,
     /// 0.03 below on turned ones
     Fast,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use linegate::bundle::MODEL_FILE;
-use linegate::config::{Numbers, Preset};
+use linegate::config::Numbers;
 use linegate::inspection::Size;
 use linegate::scoring::{FeatureExtractor, SessionOptions};
 use linegate::training::export::{ExportError, ValueRange, observe_backbone, quantise_backbone};
@@ -13,7 +13,8 @@ use linegate::training::settings::Settings;
 use linegate::training::{Silent, TrainOptions, train};
 
 use crate::export::{exported_model_equals_the_definition, fixture, lite0, pictures, read_spec};
-use crate::support::parts::{PartSet, backbone};
+use crate::support::parts::PartSet;
+use crate::train::options;
 
 const SIZE: Size = Size { width: 96, height: 64 };
 
@@ -107,26 +108,10 @@ fn a_range_that_is_missing_or_none_is_named() {
 fn a_model_may_be_trained_on_integers() {
     let folder = tempfile::tempdir().unwrap();
     PartSet::write(folder.path(), 16, 4);
-    let options = |out: &str, numbers| TrainOptions {
-        data: folder.path().to_owned(),
-        groups: None,
-        out: folder.path().join(out),
-        backbone: backbone(),
-        name: None,
-        from: None,
-        settings: Settings {
-            size: Size { width: 64, height: 64 },
-            seed: 5,
-            threads: 2,
-            steps: Some(4),
-            batch_pixels: 256,
-            abnormal_pixels: 64,
-            beside_pixels: 32,
-            synthesised: 8,
-            defects: 2,
-            numbers,
-            ..Settings::preset(Preset::Fast)
-        },
+    let options = |out: &str, numbers| {
+        let mut options = options(folder.path(), folder.path().join(out));
+        options.settings = Settings { steps: Some(4), synthesised: 8, defects: 2, numbers, ..options.settings };
+        options
     };
     let train = |options: &TrainOptions| train(options, &Silent, &AtomicBool::new(false));
     let exact = train(&options("f32", Numbers::F32)).unwrap();

@@ -326,6 +326,19 @@ fn a_required_provider_that_is_missing_stops_the_start_by_name() {
 }
 
 #[test]
+fn a_folder_for_engines_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let with = |place: PathBuf| SessionOptions { engine_cache: Some(place), ..SessionOptions::default() };
+    let error = load(&Draft::default().bytes("image"), &with(file.join("engines"))).unwrap_err();
+    assert_says(&message(&error), &["file/engines", "model.engine_cache"]);
+    let made = folder.path().join("some/engines");
+    load(&Draft::default().bytes("image"), &with(made.clone())).unwrap();
+    assert!(made.is_dir());
+}
+
+#[test]
 fn a_wished_provider_that_is_missing_is_replaced_and_the_log_says_so() {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);

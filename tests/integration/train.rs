@@ -15,7 +15,7 @@ use linegate::training::{Progress, Silent, TrainError, TrainOptions, train};
 
 use crate::support::parts::{PartSet, backbone};
 
-fn options(data: &Path, out: PathBuf) -> TrainOptions {
+pub(crate) fn options(data: &Path, out: PathBuf) -> TrainOptions {
     TrainOptions {
         data: data.to_owned(),
         groups: None,

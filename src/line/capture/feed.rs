@@ -115,10 +115,12 @@ impl Feed {
         }
     }
 
-    /// How the graph's camera is told to expose, where it is one that must be.
-    pub(super) fn set_release(&self, release: Option<Release>) {
-        *lock(&self.release) = release.map(Arc::new);
-        self.exposing.store(false, Ordering::SeqCst);
+    /// How the camera of the graph of that number is told to expose, where it is one that must be.
+    pub(super) fn set_release(&self, graph: u64, release: Option<Release>) {
+        if self.hears(graph) {
+            *lock(&self.release) = release.map(Arc::new);
+            self.exposing.store(false, Ordering::SeqCst);
+        }
     }
 
     /// Tells a camera that exposes on command to do so for the trigger that waits longest: one frame after

@@ -67,6 +67,8 @@ impl Life {
             std::thread::Builder::new().name(format!("graph-{}", plan.camera)).spawn(move || {
                 let mut built = None;
                 let play = || match plan.build(&feed, graph, position) {
+                    // Left behind, or stopped, while it was built: it must not start beside another.
+                    Ok(_) if !pulse.goes_on() => End::Stopped,
                     Ok(graph) => watch(&plan, built.insert(graph), &feed, &pulse),
                     Err(error) => End::Failed(describe(&error)),
                 };

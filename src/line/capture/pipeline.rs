@@ -102,7 +102,10 @@ impl Plan {
             };
             sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(on_sample).build());
         }
-        feed.set_release(Some(&pipeline).filter(|_| self.trigger == TriggerMode::Software).and_then(Release::of));
+        feed.set_release(
+            number,
+            Some(&pipeline).filter(|_| self.trigger == TriggerMode::Software).and_then(Release::of),
+        );
         Ok(Graph { pipeline, folder })
     }
 }

@@ -147,6 +147,8 @@ impl Scorers {
             self.shared.restarts.fetch_add(1, Ordering::SeqCst);
             match self.spawn(number, None) {
                 Ok(thread) => {
+                    // Its time begins now, however late it comes to run.
+                    self.shared.progress.turned(Stage::Scorer(number), Instant::now());
                     let former = std::mem::replace(&mut crew.working[number], thread);
                     crew.hanging.push(former);
                 }

@@ -1,5 +1,6 @@
 //! From backbone and trained flows to one ONNX file. The only room that knows ONNX's protobuf.
 
+mod backbone;
 mod efficientnet;
 mod error;
 mod file;
@@ -7,6 +8,7 @@ mod flow;
 mod graph;
 mod model;
 mod naive;
+mod observe;
 mod pickle;
 mod quantise;
 mod rebuild;
@@ -27,8 +29,9 @@ mod onnx {
 pub use efficientnet::{ImportedBackbone, Variant, import_backbone};
 pub use error::{ExportError, WeightsError};
 pub use model::{export_model, export_naive_model};
+pub use observe::observe_backbone;
 pub use pickle::PickleError;
-pub use quantise::{ValueRange, observe_backbone, quantise_backbone};
+pub use quantise::{ValueRange, quantise_backbone};
 pub use tile::{Tiling, tile_backbone};
 
 /// At least the version that came with opset 13; a backbone's newer one is kept.

@@ -11,7 +11,7 @@ use super::graph::{Axis, GraphBuilder, integer_attribute, integers_attribute, me
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{GraphProto, ModelProto};
 use super::splice::Backbone;
-use super::{IR_VERSION, file, flow, naive};
+use super::{file, flow, naive};
 use crate::bundle::MODEL_INPUT;
 use crate::inspection::Size;
 use crate::scoring::{BackboneSpec, ColorOrder, Layout};
@@ -126,16 +126,8 @@ fn assemble(
         output: maps.collect(),
         ..Default::default()
     };
-    ModelProto {
-        ir_version: Some(backbone.ir_version.max(IR_VERSION)),
-        opset_import: backbone.opset_imports,
-        functions: backbone.functions,
-        producer_name: Some("linegate".to_owned()),
-        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        graph: Some(graph),
-        metadata_props: metadata.iter().map(|(key, value)| metadata_entry(key, value)).collect(),
-        ..Default::default()
-    }
+    let metadata_props = metadata.iter().map(|(key, value)| metadata_entry(key, value)).collect();
+    ModelProto { metadata_props, ..backbone.origin.model(graph) }
 }
 
 /// Adds what turns `image` into the backbone's input.

@@ -8,21 +8,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use prost::Message;
-
+use super::backbone::{self, map_shape};
 use super::error::ExportError;
-use super::graph::{Axis, GraphBuilder, integer_attribute, integers_attribute, tensor_info};
+use super::graph::{Axis, GraphBuilder, integer_attribute, tensor_info};
 use super::onnx::tensor_proto::DataType;
-use super::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
+use super::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use super::splice::Backbone;
-use super::{IR_VERSION, file};
 use crate::inspection::Size;
-use crate::scoring::{BackboneSpec, Layout};
+use crate::scoring::BackboneSpec;
 
-/// Output of the backbone that [`observe_backbone`] writes.
-const OBSERVED: &str = "observed";
 /// Highest magnitude of a weight.
 const WEIGHT: f32 = 63.0;
+/// Highest magnitude of a bias, with room for the sum that it is added to.
+const BIAS: f32 = (1 << 30) as f32;
 
 /// What values a tensor takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +33,7 @@ pub struct ValueRange {
 
 /// A convolution that can work on integers.
 #[derive(Debug)]
-struct Convolution {
+pub(super) struct Convolution {
     /// Place among the nodes.
     node: usize,
     input: String,
@@ -61,72 +59,8 @@ impl Convolution {
     }
 }
 
-/// Writes a backbone that says, in place of its maps, what values go in and out of its convolutions:
-/// one output in which channel 2 i is the highest and 2 i + 1 the lowest value of the i-th tensor, the
-/// same at every cell. Gives the tensors' names.
-///
-/// # Errors
-/// [`ExportError`] when the backbone cannot be read or has no convolution that could work on integers, or
-/// a file cannot be written.
-pub fn observe_backbone(
-    backbone: &Path,
-    spec: &BackboneSpec,
-    size: Size,
-    out: &Path,
-) -> Result<Vec<String>, ExportError> {
-    let read = Backbone::read(backbone, spec, size)?;
-    let tensors = tensors(&convolutions(&read.graph));
-    if tensors.is_empty() {
-        let problem = "it has no convolution with constant weights: eight bits would change nothing".to_owned();
-        return Err(ExportError::Backbone { path: backbone.to_owned(), problem });
-    }
-    let mut nodes = GraphBuilder::default();
-    let as_plane = nodes.integers("observed/as_plane", &[0, 1, -1, 1]);
-    // Pooled over the map, then over the channels.
-    let highest = |nodes: &mut GraphBuilder, from: &str, to: &str| {
-        let pooled = nodes.node("GlobalMaxPool", &[from], &format!("{to}/pooled"), vec![]);
-        let plane = nodes.node("Reshape", &[&pooled, &as_plane], &format!("{to}/plane"), vec![]);
-        nodes.node("GlobalMaxPool", &[&plane], to, vec![])
-    };
-    let mut ends = Vec::with_capacity(2 * tensors.len());
-    for tensor in &tensors {
-        ends.push(highest(&mut nodes, tensor, &format!("{tensor}/highest")));
-        let negative = nodes.node("Neg", &[tensor], &format!("{tensor}/negative"), vec![]);
-        let lowest = highest(&mut nodes, &negative, &format!("{tensor}/highest_negative"));
-        ends.push(nodes.node("Neg", &[&lowest], &format!("{tensor}/lowest"), vec![]));
-    }
-    let names: Vec<&str> = ends.iter().map(String::as_str).collect();
-    let mut ends = nodes.node("Concat", &names, "observed/ends", vec![integer_attribute("axis", 1)]);
-    // On the cells of the coarsest map, as whatever a backbone says stands on cells.
-    let map = read.outputs.last().map_or("", String::as_str);
-    let channels = match spec.layout {
-        Layout::Nchw => 1,
-        Layout::Nhwc => {
-            let order = integers_attribute("perm", &[0, 2, 3, 1]);
-            ends = nodes.node("Transpose", &[&ends], "observed/last", vec![order]);
-            3
-        }
-    };
-    let [from, to, axis] = [("from", 0), ("to", 1), ("axis", channels)]
-        .map(|(name, value)| nodes.integers(&format!("observed/{name}"), &[value]));
-    let one = nodes.node("Slice", &[map, &from, &to, &axis], "observed/one_channel", vec![]);
-    let nothing = nodes.node("Sub", &[&one, &one], "observed/nothing", vec![]);
-    nodes.node("Add", &[&nothing, &ends], OBSERVED, vec![]);
-
-    let shape = ["batch", "a", "b", "c"].map(Axis::named);
-    let input = tensor_info(&read.input, DataType::Float, &image_shape(spec));
-    let graph = GraphProto {
-        node: [read.graph.node, nodes.nodes].concat(),
-        initializer: [read.graph.initializer, nodes.constants].concat(),
-        ..whole(&spec.name, input, vec![tensor_info(OBSERVED, DataType::Float, &shape)])
-    };
-    let spec = BackboneSpec { input: read.input, outputs: vec![OBSERVED.into()], ..spec.clone() };
-    write(out, &spec, graph, (read.ir_version, read.opset_imports, read.functions))?;
-    Ok(tensors)
-}
-
 /// Writes the backbone with its convolutions on integers, and its description beside it; `ranges` has
-/// what [`observe_backbone`] named. Values beyond a range become its ends.
+/// what [`super::observe_backbone`] named. Values beyond a range become its ends.
 ///
 /// # Errors
 /// [`ExportError`] when the backbone cannot be read, a range is missing or no range, or a file cannot be
@@ -199,17 +133,18 @@ pub fn quantise_backbone(
     let outputs = spec.outputs.iter().zip(&read.declared).map(|(name, declared)| {
         let [channels, rows, columns] =
             [0, 1, 2].map(|at| declared[at].map_or_else(|| Axis::named(format!("{name}_{at}")), Axis::Fixed));
-        let shape = match spec.layout {
-            Layout::Nchw => [Axis::named("batch"), channels, rows, columns],
-            Layout::Nhwc => [Axis::named("batch"), rows, columns, channels],
-        };
+        let shape = map_shape(spec.layout, channels, rows, columns);
         tensor_info(name, DataType::Float, &shape)
     });
     let input = tensor_info(&read.input, DataType::Float, &image_shape(spec));
-    let graph =
-        GraphProto { node: [made, ends.nodes].concat(), initializer, ..whole(&spec.name, input, outputs.collect()) };
+    let graph = GraphProto {
+        node: [made, ends.nodes].concat(),
+        initializer,
+        sparse_initializer: read.graph.sparse_initializer,
+        ..whole(&spec.name, input, outputs.collect())
+    };
     let spec = BackboneSpec { name: format!("{}_int8", spec.name), input: read.input, ..spec.clone() };
-    write(out, &spec, graph, (read.ir_version, read.opset_imports, read.functions))
+    backbone::write(out, &spec, graph, read.origin)
 }
 
 /// What the values of a tensor are called when they have been integers.
@@ -218,7 +153,7 @@ fn value_of(tensor: &str) -> String {
 }
 
 /// The standard convolutions with constant weights, in order.
-fn convolutions(graph: &GraphProto) -> Vec<Convolution> {
+pub(super) fn convolutions(graph: &GraphProto) -> Vec<Convolution> {
     let constants: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name(), t)).collect();
     let is_constant = |name: &str, axes: usize| {
         constants.get(name).is_some_and(|constant| constant.dims.len() == axes && floats(constant).is_some())
@@ -231,7 +166,8 @@ fn convolutions(graph: &GraphProto) -> Vec<Convolution> {
     let usable = |node: &NodeProto| {
         node.op_type() == "Conv"
             && matches!(node.domain(), "" | "ai.onnx")
-            && is_constant(&node.input[1], 4)
+            && !node.output.is_empty()
+            && node.input.get(1).is_some_and(|weight| is_constant(weight, 4))
             && node.input.get(2).is_none_or(|bias| bias.is_empty() || is_constant(bias, 1))
     };
     let bound = |output: &str| {
@@ -246,9 +182,10 @@ fn convolutions(graph: &GraphProto) -> Vec<Convolution> {
             ("Clip", Some(Some(0.0)), Some(Some(high))) => high,
             _ => return None,
         };
+        let said = node.output.first()?;
         (node.input[0] == output && !outputs.contains(output)).then(|| Bound {
             node: reader,
-            output: node.output[0].clone(),
+            output: said.clone(),
             high,
         })
     };
@@ -264,7 +201,7 @@ fn convolutions(graph: &GraphProto) -> Vec<Convolution> {
 }
 
 /// What goes in and out of convolutions, each once.
-fn tensors(convolutions: &[Convolution]) -> Vec<String> {
+pub(super) fn tensors(convolutions: &[Convolution]) -> Vec<String> {
     let all = convolutions.iter().flat_map(|one| [one.input.clone(), one.said().to_owned()]);
     all.collect::<BTreeSet<_>>().into_iter().collect()
 }
@@ -329,13 +266,22 @@ impl Quantiser {
         let channels = usize::try_from(weight.dims[0]).unwrap_or(0).max(1);
         let values = floats(weight).unwrap_or_default();
         let each = (values.len() / channels).max(1);
-        let highest = |values: &[f32]| values.iter().fold(0.0f32, |highest, value| highest.max(value.abs()));
-        // A channel of nothing but zeros may have any scale.
-        let scale = |values: &[f32]| Some(highest(values) / WEIGHT).filter(|scale| *scale > 0.0).unwrap_or(1.0);
-        let scales: Vec<f32> = values.chunks(each).map(scale).collect();
-        let integer = |(value, scale): (&f32, f32)| (value / scale).round() as i8;
-        let channel = |(values, &scale): (&[f32], &f32)| values.iter().map(|v| integer((v, scale))).collect::<Vec<_>>();
-        let integers = values.chunks(each).zip(&scales).flat_map(|of| channel((of.0, of.1))).collect::<Vec<i8>>();
+        let bias = node.input.get(2).filter(|bias| !bias.is_empty()).map(|bias| constants[bias.as_str()]);
+        let bias = bias.map(|bias| floats(bias).unwrap_or_default());
+        let (input_scale, _) = self.scales[&convolution.input];
+        // Of the products' own unit, as the sums are. Where next to nothing is weighted, that unit must be
+        // large enough for the bias all the same; a channel of nothing but zeros may have any.
+        let scale = |(channel, weights): (usize, &[f32])| {
+            let highest = weights.iter().fold(0.0f32, |highest, weight| highest.max(weight.abs()));
+            let bias = bias.as_ref().and_then(|bias| bias.get(channel)).map_or(0.0, |bias| bias.abs());
+            let scale = (highest / WEIGHT).max(bias / input_scale / BIAS);
+            if scale > 0.0 { scale } else { 1.0 }
+        };
+        let scales: Vec<f32> = values.chunks(each).enumerate().map(scale).collect();
+        let mut integers: Vec<i8> = Vec::with_capacity(values.len());
+        for (weights, scale) in values.chunks(each).zip(&scales) {
+            integers.extend(weights.iter().map(|weight| (weight / scale).round() as i8));
+        }
         let per_channel = || vec![integer_attribute("axis", 0)];
         let mut nodes = GraphBuilder::default();
         let dims: Vec<usize> = weight.dims.iter().map(|&length| usize::try_from(length).unwrap_or(0)).collect();
@@ -343,12 +289,9 @@ impl Quantiser {
         let scale = self.added.floats(&format!("{name}/weight_scale"), &[channels], scales.iter().copied());
         let weight = format!("{name}/weight");
         nodes.node("DequantizeLinear", &[&integers, &scale], &weight, per_channel());
-        if let Some(bias) = node.input.get(2).filter(|bias| !bias.is_empty()) {
-            // Of the products' own unit, as the sums are.
-            let (input_scale, _) = self.scales[&convolution.input];
+        if let Some(bias) = bias {
             let units: Vec<f32> = scales.iter().map(|scale| scale * input_scale).collect();
-            let values = floats(constants[bias.as_str()]).unwrap_or_default();
-            let integers = values.iter().zip(&units).map(|(value, unit)| (value / unit).round() as i32);
+            let integers = bias.iter().zip(&units).map(|(value, unit)| (value / unit).round() as i32);
             let integers = self.added.whole(&format!("{name}/bias_integers"), integers);
             let unit = self.added.floats(&format!("{name}/bias_unit"), &[channels], units.iter().copied());
             node.input[2] = nodes.node("DequantizeLinear", &[&integers, &unit], &format!("{name}/bias"), per_channel());
@@ -359,35 +302,62 @@ impl Quantiser {
     }
 }
 
-fn image_shape(spec: &BackboneSpec) -> [Axis; 4] {
-    let [batch, row, column] = ["batch", "row", "column"].map(Axis::named);
-    match spec.layout {
-        Layout::Nchw => [batch, Axis::Fixed(3), row, column],
-        Layout::Nhwc => [batch, row, column, Axis::Fixed(3)],
-    }
+pub(super) fn image_shape(spec: &BackboneSpec) -> [Axis; 4] {
+    map_shape(spec.layout, Axis::Fixed(3), Axis::named("row"), Axis::named("column"))
 }
 
 /// A graph between these ends, still without nodes.
-fn whole(name: &str, input: ValueInfoProto, output: Vec<ValueInfoProto>) -> GraphProto {
+pub(super) fn whole(name: &str, input: ValueInfoProto, output: Vec<ValueInfoProto>) -> GraphProto {
     GraphProto { name: Some(name.to_owned()), input: vec![input], output, ..Default::default() }
 }
 
-fn write(
-    out: &Path,
-    spec: &BackboneSpec,
-    graph: GraphProto,
-    (ir_version, opset_import, functions): (i64, Vec<OperatorSetIdProto>, Vec<FunctionProto>),
-) -> Result<(), ExportError> {
-    let model = ModelProto {
-        ir_version: Some(ir_version.max(IR_VERSION)),
-        opset_import,
-        functions,
-        producer_name: Some("linegate".to_owned()),
-        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        graph: Some(graph),
-        ..Default::default()
-    };
-    let text = toml::to_string(spec).map_err(|source| ExportError::Spec { name: spec.name.clone(), source })?;
-    file::write(&BackboneSpec::path_beside(out), text.as_bytes())?;
-    file::write(out, &model.encode_to_vec())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Weights and bias of a convolution of two channels, as they are after quantisation.
+    fn values_after(weights: [f32; 2], bias: [f32; 2]) -> ([f32; 2], [f32; 2]) {
+        let mut graph = GraphBuilder::default();
+        graph.floats("w", &[2, 1, 1, 1], weights);
+        graph.floats("b", &[2], bias);
+        graph.node("Conv", &["x", "w", "b"], "y", vec![]);
+        let graph = GraphProto { node: graph.nodes, initializer: graph.constants, ..Default::default() };
+        let [convolution] = &convolutions(&graph)[..] else { panic!("one convolution") };
+        let constants = graph.initializer.iter().map(|constant| (constant.name(), constant)).collect();
+        let mut quantiser = Quantiser { added: GraphBuilder::default(), scales: HashMap::new() };
+        quantiser.range("x", ValueRange { low: 0.0, high: 6.0 }, None);
+        quantiser.weights(&mut graph.node[0].clone(), convolution, &constants);
+        let raw = |name: &str| {
+            let found = quantiser.added.constants.iter().find(|constant| constant.name() == name).unwrap();
+            found.raw_data.clone().unwrap()
+        };
+        let real = |name: &str, at: usize| f32::from_le_bytes(raw(name)[4 * at..4 * at + 4].try_into().unwrap());
+        let whole = |at: usize| i32::from_le_bytes(raw("y/bias_integers")[4 * at..4 * at + 4].try_into().unwrap());
+        let weight = |at: usize| f32::from(raw("y/weight_integers")[at].cast_signed()) * real("y/weight_scale", at);
+        ([weight(0), weight(1)], [0, 1].map(|at| whole(at) as f32 * real("y/bias_unit", at)))
+    }
+
+    #[test]
+    fn a_bias_survives_weights_next_to_nothing() {
+        let (weights, bias) = values_after([0.5, 1e-12], [0.25, -3.0]);
+        assert!((weights[0] - 0.5).abs() < 1e-6 && weights[1].abs() < 1e-6, "{weights:?}");
+        assert!((bias[0] - 0.25).abs() < 2e-4 && (bias[1] + 3.0).abs() < 1e-5, "{bias:?}");
+        let (weights, bias) = values_after([0.0, 0.0], [0.0, 2.0]);
+        assert_eq!((weights, bias[0]), ([0.0, 0.0], 0.0));
+        assert!((bias[1] - 2.0).abs() < 1e-5, "{bias:?}");
+    }
+
+    #[test]
+    fn a_node_without_inputs_or_outputs_is_no_convolution() {
+        let torn = |input: &[&str], output: &[&str]| NodeProto {
+            input: input.iter().map(|&name| name.to_owned()).collect(),
+            output: output.iter().map(|&name| name.to_owned()).collect(),
+            op_type: Some("Conv".into()),
+            ..Default::default()
+        };
+        let node = vec![torn(&[], &["y"]), torn(&["x"], &["y"]), torn(&["x", "w"], &[])];
+        let mut builder = GraphBuilder::default();
+        builder.floats("w", &[1, 1, 1, 1], [1.0]);
+        assert!(convolutions(&GraphProto { node, initializer: builder.constants, ..Default::default() }).is_empty());
+    }
 }

@@ -5,13 +5,12 @@ use std::path::Path;
 
 use prost::Message;
 
+use super::backbone::Origin;
 use super::error::ExportError;
 use super::file;
 use super::onnx::tensor_proto::{DataLocation, DataType};
 use super::onnx::tensor_shape_proto::dimension::Value as Length;
-use super::onnx::{
-    FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, type_proto,
-};
+use super::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, type_proto};
 use crate::inspection::Size;
 use crate::scoring::{BackboneSpec, Layout};
 
@@ -69,9 +68,7 @@ const PREFIX: &str = "backbone/";
 #[derive(Debug)]
 pub(super) struct Backbone {
     pub(super) opset: i64,
-    pub(super) opset_imports: Vec<OperatorSetIdProto>,
-    pub(super) functions: Vec<FunctionProto>,
-    pub(super) ir_version: i64,
+    pub(super) origin: Origin,
     /// Inputs, outputs and what stands between them; initialisers included.
     pub(super) graph: GraphProto,
     /// Name of the image input.
@@ -106,9 +103,7 @@ impl Backbone {
         let prefixed = |name: &String| format!("{PREFIX}{name}");
         Ok(Self {
             opset,
-            opset_imports,
-            functions: model.functions,
-            ir_version: model.ir_version.unwrap_or(0),
+            origin: Origin { ir_version: model.ir_version.unwrap_or(0), opset_imports, functions: model.functions },
             input: prefixed(&spec.input),
             outputs: spec.outputs.iter().map(prefixed).collect(),
             declared,

@@ -7,14 +7,13 @@
 
 use std::path::Path;
 
-use prost::Message;
-
+use super::SPLIT_COUNTS_ITSELF;
+use super::backbone::{self, map_shape};
 use super::error::ExportError;
 use super::graph::{Axis, GraphBuilder, integer_attribute, tensor_info};
+use super::onnx::GraphProto;
 use super::onnx::tensor_proto::DataType;
-use super::onnx::{GraphProto, ModelProto};
 use super::splice::Backbone;
-use super::{IR_VERSION, SPLIT_COUNTS_ITSELF, file};
 use crate::inspection::Size;
 use crate::scoring::{BackboneSpec, Layout};
 
@@ -114,7 +113,7 @@ pub fn tile_backbone(
     tiling: &Tiling,
     out: &Path,
 ) -> Result<(), ExportError> {
-    let backbone = Backbone::read(backbone, spec, tiling.tile_size())?;
+    let read = Backbone::read(backbone, spec, tiling.tile_size())?;
     let (rows, columns) = match spec.layout {
         Layout::Nchw => (2, 3),
         Layout::Nhwc => (1, 2),
@@ -128,14 +127,14 @@ pub fn tile_backbone(
             slice(&mut before, &spec.input, &format!("tile/{row}_{column}"), axes, starts, ends)
         })
         .collect();
-    concat(&mut before, &tiles, &backbone.input, 0);
+    concat(&mut before, &tiles, &read.input, 0);
 
     let mut after = GraphBuilder::default();
-    for ((output, map), stride) in spec.outputs.iter().zip(&backbone.outputs).zip(strides) {
+    for ((output, map), stride) in spec.outputs.iter().zip(&read.outputs).zip(strides) {
         let parts: Vec<String> = places(tiling).map(|(row, column)| format!("tile/{output}/{row}_{column}")).collect();
         let names: Vec<&str> = parts.iter().map(String::as_str).collect();
         let mut attributes = vec![integer_attribute("axis", 0)];
-        if backbone.opset >= SPLIT_COUNTS_ITSELF {
+        if read.opset >= SPLIT_COUNTS_ITSELF {
             attributes.push(integer_attribute("num_outputs", parts.len() as i64));
         }
         after.node_with_outputs("Split", &[map], &names, attributes);
@@ -161,38 +160,23 @@ pub fn tile_backbone(
     }
 
     let shape = |channels: Axis, height: usize, width: usize| {
-        let (height, width) = (Axis::Fixed(height), Axis::Fixed(width));
-        match spec.layout {
-            Layout::Nchw => [Axis::named("batch"), channels, height, width],
-            Layout::Nhwc => [Axis::named("batch"), height, width, channels],
-        }
+        map_shape(spec.layout, channels, Axis::Fixed(height), Axis::Fixed(width))
     };
     let (height, width) = (tiling.rows.length(), tiling.columns.length());
-    let outputs = spec.outputs.iter().zip(&backbone.declared).zip(strides).map(|((output, declared), stride)| {
+    let outputs = spec.outputs.iter().zip(&read.declared).zip(strides).map(|((output, declared), stride)| {
         let channels = declared[0].map_or_else(|| Axis::named(format!("{output}_channels")), Axis::Fixed);
         tensor_info(output, DataType::Float, &shape(channels, height / stride, width / stride))
     });
     let graph = GraphProto {
         name: Some(format!("{}_tiled", spec.name)),
-        node: [before.nodes, backbone.graph.node, after.nodes].concat(),
-        initializer: [before.constants, backbone.graph.initializer, after.constants].concat(),
-        sparse_initializer: backbone.graph.sparse_initializer,
+        node: [before.nodes, read.graph.node, after.nodes].concat(),
+        initializer: [before.constants, read.graph.initializer, after.constants].concat(),
+        sparse_initializer: read.graph.sparse_initializer,
         input: vec![tensor_info(&spec.input, DataType::Float, &shape(Axis::Fixed(3), height, width))],
         output: outputs.collect(),
         ..Default::default()
     };
-    let model = ModelProto {
-        ir_version: Some(backbone.ir_version.max(IR_VERSION)),
-        opset_import: backbone.opset_imports,
-        functions: backbone.functions,
-        producer_name: Some("linegate".to_owned()),
-        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        graph: Some(graph),
-        ..Default::default()
-    };
-    let text = toml::to_string(spec).map_err(|source| ExportError::Spec { name: spec.name.clone(), source })?;
-    file::write(&BackboneSpec::path_beside(out), text.as_bytes())?;
-    file::write(out, &model.encode_to_vec())
+    backbone::write(out, spec, graph, read.origin)
 }
 
 /// Row and column of every tile, in the order of the batch.
