@@ -106,6 +106,11 @@ pub struct LevelCalibration {
     pub deviation: f32,
     /// Weight of the level in the fused map; the weights add up to 1.
     pub weight: f32,
+    /// Whether the level says at least what the one before it says, which then has as many rows and
+    /// columns: a second look at the same map, from farther off, that may add to the first and never
+    /// excuses what that one saw. False in bundles older than this.
+    #[serde(default)]
+    pub or_previous: bool,
     /// Normal boundary `b_n` (paper), nats per feature dimension.
     pub normal_boundary: f32,
     /// Abnormal boundary `b_a = b_n - tau` (paper), nats per feature dimension.

@@ -198,6 +198,16 @@ impl Manifest {
                 return Err(format!("a level's deviation is {}", level.deviation));
             }
         }
+        for (number, level) in self.calibration.levels.iter().enumerate() {
+            if !level.or_previous {
+                continue;
+            }
+            let shape = |at: usize| self.levels.get(at).map(|level| (level.rows, level.columns));
+            let before = number.checked_sub(1).and_then(shape);
+            if before != shape(number) {
+                return Err(format!("level {number} goes by the level before it, which has other rows and columns"));
+            }
+        }
         finite("the smoothing", self.calibration.smoothing_sigma)?;
         if let Evidence::Bounded { ceiling } = self.calibration.evidence
             && !(ceiling.is_finite() && ceiling > 0.0)

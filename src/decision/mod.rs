@@ -48,9 +48,10 @@ pub fn evidence(z: f32, kind: Evidence) -> f32 {
 }
 
 /// Fuses the levels into one anomaly map at the finest level's resolution:
-/// `sum_l weight_l * evidence((mean_l - log_likelihood_l) / deviation_l)`, coarser levels enlarged
-/// bilinearly, smoothed by a Gaussian of `smoothing_sigma` cells. Levels beyond those calibrated
-/// are left out, and without any level the map is empty; [`decide`] refuses both.
+/// `sum_l weight_l * e_l`, where `e_l = evidence((mean_l - log_likelihood_l) / deviation_l)` or, of a
+/// level with `or_previous`, the higher of that and `e_(l-1)`; coarser levels enlarged bilinearly, the
+/// sum smoothed by a Gaussian of `smoothing_sigma` cells. Levels beyond those calibrated are left out,
+/// and without any level the map is empty; [`decide`] refuses both.
 pub fn fuse(maps: &LogLikelihoodMaps, calibration: &Calibration) -> AnomalyMap {
     let mut decider = Decider::new();
     decider.fuse(maps, calibration);
@@ -70,7 +71,7 @@ pub fn decide(maps: &LogLikelihoodMaps, manifest: &Manifest, full: Size) -> (Out
 pub struct Decider {
     map: AnomalyMap,
     /// What one level says.
-    scaled: Vec<f32>,
+    said: Vec<f32>,
     resampler: Resampler,
     smoother: Smoother,
     scorer: Scorer,
@@ -87,7 +88,7 @@ impl Decider {
     pub fn new() -> Self {
         Self {
             map: AnomalyMap(Array2::zeros((0, 0))),
-            scaled: Vec::new(),
+            said: Vec::new(),
             resampler: Resampler::default(),
             smoother: Smoother::default(),
             scorer: Scorer::default(),
@@ -131,11 +132,18 @@ impl Decider {
         } else {
             self.map.0 = Array2::zeros(finest);
         }
+        self.said.clear();
         for (map, level) in maps.levels.iter().zip(&calibration.levels) {
-            self.scaled.clear();
-            let say = |l: &f32| level.weight * evidence((level.mean - l) / level.deviation, calibration.evidence);
-            self.scaled.extend(map.iter().map(say));
-            self.resampler.add(&self.scaled, map.dim(), &mut self.map.0);
+            let say = |l: &f32| evidence((level.mean - l) / level.deviation, calibration.evidence);
+            if level.or_previous && self.said.len() == map.len() {
+                // What is no number stays none, whatever was said before.
+                let more = |said: &mut f32, now: f32| *said = if now.is_finite() { said.max(now) } else { now };
+                self.said.iter_mut().zip(map).for_each(|(said, l)| more(said, say(l)));
+            } else {
+                self.said.clear();
+                self.said.extend(map.iter().map(say));
+            }
+            self.resampler.add(level.weight, &self.said, map.dim(), &mut self.map.0);
         }
         self.smoother.smooth(&mut self.map.0, calibration.smoothing_sigma);
     }

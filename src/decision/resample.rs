@@ -47,10 +47,10 @@ pub(super) struct Resampler {
 }
 
 impl Resampler {
-    /// Adds the map `[row, column]`, packed, of so many rows and columns, to a larger one. An empty
-    /// map adds nothing.
-    pub(super) fn add(&mut self, map: &[f32], (rows, columns): (usize, usize), onto: &mut Array2<f32>) {
-        self.resample(map, (rows, columns), Corners::Edges, onto, |cell, value| *cell += value);
+    /// Adds the map `[row, column]`, packed, of so many rows and columns, times `weight` to a larger
+    /// one. An empty map adds nothing.
+    pub(super) fn add(&mut self, weight: f32, map: &[f32], (rows, columns): (usize, usize), onto: &mut Array2<f32>) {
+        self.resample(map, (rows, columns), Corners::Edges, onto, |cell, value| *cell += weight * value);
     }
 
     fn resample(

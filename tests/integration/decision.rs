@@ -14,8 +14,14 @@ use proptest::prelude::*;
 /// Levels of 4x4 and 2x2 cells on a model of 16x16, plain sum of negative log-likelihoods.
 fn manifest(normal: f32, abnormal: f32, minimum_area: usize) -> Manifest {
     let level = |rows, stride| LevelShape { output: format!("level_{rows}"), stride, rows, columns: rows };
-    let calibrated =
-        LevelCalibration { mean: 0.0, deviation: 1.0, weight: 0.5, normal_boundary: -1.0, abnormal_boundary: -1.1 };
+    let calibrated = LevelCalibration {
+        mean: 0.0,
+        deviation: 1.0,
+        weight: 0.5,
+        or_previous: false,
+        normal_boundary: -1.0,
+        abnormal_boundary: -1.1,
+    };
     Manifest {
         schema_version: BUNDLE_SCHEMA_VERSION,
         name: "part".into(),
@@ -96,6 +102,26 @@ fn one_value_that_is_no_number_means_not_inspected() {
         let (outcome, _) = decide(&maps, &manifest(2.0, 4.0, 1), FULL);
         assert_eq!(outcome, Outcome::not_inspected(NotInspected::NotFinite), "{bad} at level {level}");
     }
+}
+
+#[test]
+fn a_second_look_at_a_map_says_at_least_what_the_first_says_and_hides_nothing() {
+    let mut manifest = manifest(2.0, 4.0, 1);
+    manifest.levels.push(LevelShape { output: "context".into(), ..manifest.levels[1].clone() });
+    let context = LevelCalibration { weight: 0.25, or_previous: true, ..manifest.calibration.levels[1] };
+    manifest.calibration.levels.push(context);
+    let mut maps = maps_of(&Array2::zeros((4, 4)));
+    // The upper left quarter says 4 at first sight; the second look adds the lower right one.
+    maps.levels[1][[0, 0]] = -4.0;
+    maps.levels.push(array![[3.0, 0.0], [0.0, -8.0]]);
+    let (_, fused) = decide(&maps, &manifest, FULL);
+    // 0.5 * 4 + 0.25 * max(4, -3), and 0.5 * 0 + 0.25 * max(0, 8).
+    assert_eq!([fused.0[[0, 0]], fused.0[[3, 3]]], [3.0, 2.0]);
+
+    // One so high that it overflows is none that the first look may stand in for.
+    maps.levels[2][[0, 0]] = f32::MAX;
+    manifest.calibration.levels[2].deviation = 1e-3;
+    assert_eq!(decide(&maps, &manifest, FULL).0, Outcome::not_inspected(NotInspected::NotFinite));
 }
 
 #[test]

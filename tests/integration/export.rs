@@ -123,6 +123,7 @@ fn manifest(size: Size, levels: Vec<LevelShape>) -> Manifest {
         mean: 0.0,
         deviation: 1.0,
         weight: 1.0 / levels.len() as f32,
+        or_previous: false,
         normal_boundary: 0.0,
         abnormal_boundary: -0.1,
     };

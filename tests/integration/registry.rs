@@ -33,6 +33,7 @@ fn manifest(version: &str) -> Manifest {
                 mean: -1.0,
                 deviation: 1.0,
                 weight: 1.0,
+                or_previous: false,
                 normal_boundary: -2.0,
                 abnormal_boundary: -3.0,
             }],
@@ -107,6 +108,26 @@ fn the_same_bundle_twice_is_one_version_and_another_under_its_name_is_refused() 
     writer.commit(manifest("1")).unwrap();
     assert!(matches!(registry.add(&folder.path().join("other")), Err(RegistryError::VersionTaken { .. })));
     assert_eq!(registry.list().unwrap().len(), 1);
+}
+
+#[test]
+fn a_second_look_at_a_map_needs_a_first_of_the_same_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let commit = |levels: Vec<LevelShape>| {
+        let mut manifest = manifest("1");
+        let first = manifest.calibration.levels[0];
+        manifest.calibration.levels = vec![first; levels.len()];
+        manifest.calibration.levels.last_mut().unwrap().or_previous = true;
+        manifest.levels = levels;
+        let writer = BundleWriter::new(&folder.path().join("bundle")).unwrap();
+        std::fs::write(writer.path().join(MODEL_FILE), "1").unwrap();
+        writer.commit(manifest)
+    };
+    let level = |stride| LevelShape { output: "map".into(), stride, rows: 32 / stride, columns: 32 / stride };
+    assert!(commit(vec![level(8), level(16), level(16)]).is_ok());
+    for wrong in [vec![level(16)], vec![level(8), level(16)]] {
+        assert!(commit(wrong).unwrap_err().to_string().contains("other rows and columns"));
+    }
 }
 
 #[test]

@@ -71,6 +71,7 @@ pub(crate) fn write_bundle_of(target: &Path, version: &str, mean: f32, nodes: &[
                 mean,
                 deviation: 10.0,
                 weight: 1.0,
+                or_previous: false,
                 normal_boundary: 0.0,
                 abnormal_boundary: -0.1,
             }],

@@ -64,8 +64,14 @@ fn manifest() -> Manifest {
         rows: SIZE.height / stride,
         columns: SIZE.width / stride,
     };
-    let calibrated =
-        LevelCalibration { mean: 0.0, deviation: 1.0, weight: 0.5, normal_boundary: -1.0, abnormal_boundary: -2.0 };
+    let calibrated = LevelCalibration {
+        mean: 0.0,
+        deviation: 1.0,
+        weight: 0.5,
+        or_previous: false,
+        normal_boundary: -1.0,
+        abnormal_boundary: -2.0,
+    };
     Manifest {
         schema_version: BUNDLE_SCHEMA_VERSION,
         name: "cells".into(),

@@ -48,6 +48,7 @@ fn manifest(known_defects: Vec<UsedDefect>) -> Manifest {
         mean: 200.0,
         deviation: 10.0,
         weight: 0.5,
+        or_previous: false,
         normal_boundary: 180.0,
         abnormal_boundary: 170.0,
     };
