@@ -15,6 +15,7 @@
 //! told as lost with cause `shed`; that small event waits for room. Nothing vanishes unseen.
 
 mod clock;
+mod controls;
 mod drain;
 mod error;
 mod feed;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use super::controls;
 use super::feed::Feed;
 use super::life::{Life, Pulse};
 use super::pipeline::{Graph, Plan};
@@ -120,6 +121,9 @@ pub(super) fn watch(plan: &Plan, graph: &Graph, feed: &Feed, pulse: &Pulse) -> E
     let kinds = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Warning];
     // Only where silence is no fault.
     let silence = Some(&graph.pipeline).filter(|_| plan.trigger != TriggerMode::Free).and_then(Silence::of);
+    if let Some(problem) = controls::problem(&graph.pipeline) {
+        return End::Failed(problem);
+    }
     // A refused start leaves its reason on the bus.
     let refused = graph.pipeline.set_state(gst::State::Playing).is_err();
     let began = Instant::now();

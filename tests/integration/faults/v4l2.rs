@@ -299,8 +299,17 @@ fn a_v4l2_camera_that_is_not_there_or_not_able_is_told_and_the_line_does_not_exe
             ("gone", "/dev/video9", 320, "'/dev/video9'. (system error: No such file or directory"),
             ("other", "/dev/null", 320, "'/dev/null': It isn't a v4l2 driver"),
             ("odd", DEVICE, 321, "the camera does not offer video/x-raw, format=(string)YUY2, width=(int)321"),
+            ("lacking", DEVICE, 320, "the camera has no setting `test_patern` for `controls`; it has "),
+            ("beyond", DEVICE, 320, "the camera's setting `osd_text_mode` takes 0 to 2; `controls` asks for 3"),
         ]
-        .map(|(name, device, width, why)| ((name, parameters(device, "YUY2", width, 180)), (name, why)))
+        .map(|(name, device, width, why)| {
+            let spoilt = match name {
+                "lacking" => ("test_pattern", "test_patern"),
+                "beyond" => ("osd_text_mode=2", "osd_text_mode=3"),
+                _ => ("", ""),
+            };
+            ((name, parameters(device, "YUY2", width, 180).replace(spoilt.0, spoilt.1)), (name, why))
+        })
         .into_iter()
         .unzip();
         let (good, said) = check(&site(broker.port, &cameras));
