@@ -14,11 +14,13 @@ fi
 # Build output lies outside of the checkout, so that a second clone need not compile the
 # dependencies again. A target directory that is set already is respected.
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/linegate/target}
+# Programs that checks need and that are compiled here.
+LINEGATE_TOOLS=$(dirname "$CARGO_TARGET_DIR")/linegate-tools
 # Other places for rustup's cargo than the search path, such as a shell without its profile.
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 # The library that setup.sh fetches; one that is set already (a GPU build) is respected.
 LINEGATE_ONNXRUNTIME=${LINEGATE_ONNXRUNTIME:-$LINEGATE_RUNTIME/libonnxruntime.so}
-export CARGO_TARGET_DIR PATH LINEGATE_ROOT LINEGATE_RUNTIME LINEGATE_ONNXRUNTIME
+export CARGO_TARGET_DIR PATH LINEGATE_ROOT LINEGATE_RUNTIME LINEGATE_TOOLS LINEGATE_ONNXRUNTIME
 
 # A step's headline, on standard output like everything the steps say.
 step() {

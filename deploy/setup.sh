@@ -15,6 +15,7 @@ there already is left alone.
   --no-packages       do not look at system packages
   --no-build          fetch only: build nothing (and make no backbone unless the program is there)
   --no-backbone       do not make the backbone from the weights
+  --deny              cargo-deny, which holds the dependencies to account (compiled once, minutes)
   --v4l2              QEMU and a kernel with a virtual camera, for the tests of v4l2 (x86_64 only)
   --profile PROFILE   cargo profile to build: release (default) or dev
   --help              show this
@@ -25,12 +26,13 @@ Environment:
 TEXT
 }
 
-packages=yes build=yes backbone=yes v4l2=no profile=release
+packages=yes build=yes backbone=yes v4l2=no deny=no profile=release
 while [ $# -gt 0 ]; do
     case $1 in
         --no-packages) packages=no ;;
         --no-build) build=no ;;
         --no-backbone) backbone=no ;;
+        --deny) deny=yes ;;
         --v4l2) v4l2=yes ;;
         --profile)
             profile=${2:-}
@@ -188,6 +190,13 @@ make_backbone() {
         --weights "$LINEGATE_RUNTIME/efficientnet-lite0-57934424.pth" --out "$made"
 }
 
+# Beside the build output, so that clones share it. cargo leaves it alone where this version is there.
+install_deny() {
+    step "cargo-deny"
+    env -u CARGO_TARGET_DIR cargo install --quiet --locked cargo-deny --version 0.20.2 --root "$LINEGATE_TOOLS"
+    say "$("$LINEGATE_TOOLS/bin/cargo-deny" --version)"
+}
+
 # Debian's kernel and an initial file system with its virtual camera, vivid. Only unpacked, never installed:
 # this machine keeps its own kernel. apt checks the packages' signatures.
 make_guest() {
@@ -240,6 +249,7 @@ if [ "$(id -u)" -eq 0 ] && [ "${SUDO_UID:-0}" != 0 ] && [ "$(stat -c %u "$LINEGA
     [ "$build" = yes ] || again+=(--no-build)
     [ "$backbone" = yes ] || again+=(--no-backbone)
     [ "$v4l2" = no ] || again+=(--v4l2)
+    [ "$deny" = no ] || again+=(--deny)
     exec sudo -H -u "#$SUDO_UID" -- "$LINEGATE_ROOT/deploy/setup.sh" "${again[@]}"
 fi
 
@@ -248,3 +258,4 @@ fetch_runtime
 [ "$build" = no ] || build_program
 [ "$backbone" = no ] || make_backbone
 [ "$v4l2" = no ] || make_guest
+[ "$deny" = no ] || install_deny

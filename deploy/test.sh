@@ -23,7 +23,7 @@ timed() {
 }
 
 # Packages and fetched files first: the lints must compile against them.
-fetched=(--no-build --no-backbone)
+fetched=(--no-build --no-backbone --deny)
 # The v4l2 tests need a guest, which there is for this kind of machine alone.
 [ "$(uname -m)" != x86_64 ] || fetched+=(--v4l2)
 timed "set-up" deploy/setup.sh "${fetched[@]}"
@@ -35,6 +35,8 @@ done
 timed "format" cargo fmt --check
 timed "lints" cargo clippy --all-targets --locked -- -D warnings
 timed "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+# Not the advisories: their list is fetched from a host that a machine behind a wall does not reach.
+timed "dependencies" "$LINEGATE_TOOLS/bin/cargo-deny" --locked --config deploy/deny.toml check bans licenses sources
 # What the tests are built from also makes the backbone. A plain `cargo build` here would compile the
 # dependencies a second time, because the tests' own libraries switch other features of them on.
 timed "build" cargo test --locked --no-run
