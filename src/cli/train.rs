@@ -103,8 +103,8 @@ pub(super) struct Arguments {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PresetName {
     /// Less than half of standard's time: about 25 CPU seconds with AVX-512, 38 without, on up to 300
-    /// pictures of 256x256; image AUROC, means of three seeds, 0.005 below standard or less on fixed parts,
-    /// 0.03 below on turned ones
+    /// pictures of 256x256; image AUROC, means of three seeds, up to 0.008 below standard on fixed parts,
+    /// 0.013 on turned ones
     Fast,
     /// The default: about 60 CPU seconds with AVX-512
     Standard,
