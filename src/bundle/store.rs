@@ -198,13 +198,9 @@ impl Manifest {
                 return Err(format!("a level's deviation is {}", level.deviation));
             }
         }
-        for (number, level) in self.calibration.levels.iter().enumerate() {
-            if !level.or_previous {
-                continue;
-            }
+        for (number, _) in self.calibration.levels.iter().enumerate().filter(|(_, level)| level.or_previous) {
             let shape = |at: usize| self.levels.get(at).map(|level| (level.rows, level.columns));
-            let before = number.checked_sub(1).and_then(shape);
-            if before != shape(number) {
+            if number.checked_sub(1).and_then(shape) != shape(number) {
                 return Err(format!("level {number} goes by the level before it, which has other rows and columns"));
             }
         }

@@ -11,17 +11,12 @@ use linegate::inspection::{LogLikelihoodMaps, NotInspected, Outcome, Reason, Rec
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 
+use crate::support::calibrated_level;
+
 /// Levels of 4x4 and 2x2 cells on a model of 16x16, plain sum of negative log-likelihoods.
 fn manifest(normal: f32, abnormal: f32, minimum_area: usize) -> Manifest {
     let level = |rows, stride| LevelShape { output: format!("level_{rows}"), stride, rows, columns: rows };
-    let calibrated = LevelCalibration {
-        mean: 0.0,
-        deviation: 1.0,
-        weight: 0.5,
-        or_previous: false,
-        normal_boundary: -1.0,
-        abnormal_boundary: -1.1,
-    };
+    let calibrated = calibrated_level(0.0, 1.0, 0.5);
     Manifest {
         schema_version: BUNDLE_SCHEMA_VERSION,
         name: "part".into(),

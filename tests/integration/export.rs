@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use linegate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
-    LevelCalibration, LevelShape, METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest, Preprocessing, Provenance,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelShape,
+    METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest, Preprocessing, Provenance,
 };
 use linegate::inspection::{Picture, Size};
 use linegate::scoring::{BackboneSpec, FeatureExtractor, Model, SessionOptions};
@@ -15,6 +15,8 @@ use linegate::training::flow::{FoldedBlock, FoldedFlow};
 use ndarray::{Array1, Array2, Array3};
 
 use super::backbone::{pattern, weights};
+
+use crate::support::calibrated_level;
 
 /// Reproducible numbers, roughly normal: the sum of four uniform ones. (SplitMix64.)
 struct Numbers(u64);
@@ -119,14 +121,7 @@ fn log_likelihood(flow: &FoldedFlow, features: &Array3<f32>) -> Array2<f64> {
 }
 
 fn manifest(size: Size, levels: Vec<LevelShape>) -> Manifest {
-    let calibration = LevelCalibration {
-        mean: 0.0,
-        deviation: 1.0,
-        weight: 1.0 / levels.len() as f32,
-        or_previous: false,
-        normal_boundary: 0.0,
-        abnormal_boundary: -0.1,
-    };
+    let calibration = calibrated_level(0.0, 1.0, 1.0 / levels.len() as f32);
     Manifest {
         schema_version: BUNDLE_SCHEMA_VERSION,
         name: "pattern".into(),

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use linegate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
-    LevelCalibration, LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance, read_active,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelShape,
+    MODEL_FILE, Manifest, Preprocessing, Provenance, read_active,
 };
 use linegate::inspection::Size;
 use linegate::registry::{Registry, RegistryError};
+
+use crate::support::calibrated_level;
 
 /// A bundle that is whole; its model is never run here.
 pub(crate) fn bundle(folder: &Path, version: &str) -> PathBuf {
@@ -29,14 +31,7 @@ fn manifest(version: &str) -> Manifest {
         preprocessing: Preprocessing { size: Size { width: 32, height: 32 }, region_of_interest: None },
         levels: vec![LevelShape { output: "level0".into(), stride: 16, rows: 2, columns: 2 }],
         calibration: Calibration {
-            levels: vec![LevelCalibration {
-                mean: -1.0,
-                deviation: 1.0,
-                weight: 1.0,
-                or_previous: false,
-                normal_boundary: -2.0,
-                abnormal_boundary: -3.0,
-            }],
+            levels: vec![calibrated_level(-1.0, 1.0, 1.0)],
             evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area: 1,

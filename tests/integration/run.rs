@@ -8,15 +8,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::support::free_port;
 use crate::support::onnx::{
     self,
     Dim::{Fixed, Open},
 };
+use crate::support::{calibrated_level, free_port};
 use image::{Rgb, RgbImage};
 use linegate::bundle::{
-    ACTIVE_FILE, BUNDLE_SCHEMA_VERSION, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
-    LevelCalibration, LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance,
+    ACTIVE_FILE, BUNDLE_SCHEMA_VERSION, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelShape,
+    MODEL_FILE, Manifest, Preprocessing, Provenance,
 };
 use linegate::config::Config;
 use linegate::inspection::{Decision, NotInspected, Reason, Size, Verdict};
@@ -67,14 +67,7 @@ pub(crate) fn write_bundle_of(target: &Path, version: &str, mean: f32, nodes: &[
         preprocessing: Preprocessing { size: SIZE, region_of_interest: None },
         levels: vec![LevelShape { output: "ll16".into(), stride: 16, rows: 2, columns: 3 }],
         calibration: Calibration {
-            levels: vec![LevelCalibration {
-                mean,
-                deviation: 10.0,
-                weight: 1.0,
-                or_previous: false,
-                normal_boundary: 0.0,
-                abnormal_boundary: -0.1,
-            }],
+            levels: vec![calibrated_level(mean, 10.0, 1.0)],
             evidence: Evidence::Deviations,
             smoothing_sigma: 0.0,
             minimum_area: 1,

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::support::calibrated_level;
 use crate::support::onnx::Dim::{Fixed, Open};
 use crate::support::onnx::{self, BOOL, Dim, F32, U8, node, tensor};
 use linegate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
-    LevelCalibration, LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelShape,
+    MODEL_FILE, Manifest, Preprocessing, Provenance,
 };
 use linegate::inspection::{Picture, Size};
 use linegate::scoring::{
@@ -64,14 +65,7 @@ fn manifest() -> Manifest {
         rows: SIZE.height / stride,
         columns: SIZE.width / stride,
     };
-    let calibrated = LevelCalibration {
-        mean: 0.0,
-        deviation: 1.0,
-        weight: 0.5,
-        or_previous: false,
-        normal_boundary: -1.0,
-        abnormal_boundary: -2.0,
-    };
+    let calibrated = calibrated_level(0.0, 1.0, 0.5);
     Manifest {
         schema_version: BUNDLE_SCHEMA_VERSION,
         name: "cells".into(),

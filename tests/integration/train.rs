@@ -97,6 +97,9 @@ fn a_model_trained_with_known_defects_rejects_unseen_clear_defects() {
     assert_eq!(provenance.known_defects.len(), 4);
     assert!(provenance.known_defects.iter().all(|d| !d.weak));
     assert!(provenance.export_difference < 1e-3);
+    // The context level looks again at what the level before it looks at; the others speak for themselves.
+    let second_looks: Vec<bool> = bundle.manifest.calibration.levels.iter().map(|level| level.or_previous).collect();
+    assert_eq!(second_looks, [false, false, false, true]);
     assert!(provenance.phases.iter().any(|p| p.name.contains("defects") && p.wall_seconds > 0.0));
     let rejected = verdicts(&bundle, &set.fresh_defects(8)).into_iter().filter(|v| *v == Verdict::Reject).count();
     assert!(rejected >= 7, "{rejected} of 8 clear defects were rejected");

@@ -11,6 +11,8 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
+use super::pipeline::source_of;
+
 /// `struct v4l2_query_ext_ctrl` of the kernel's `videodev2.h`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -52,8 +54,7 @@ struct Control {
 /// What is wrong with the settings that the graph's v4l2 camera is asked for, and what it has. None where
 /// nothing is, or where the device cannot be asked: then GStreamer tells why.
 pub(super) fn problem(pipeline: &gst::Pipeline) -> Option<String> {
-    let mut sources = pipeline.iterate_sources().into_iter().filter_map(Result::ok);
-    let source = sources.find(|source| source.factory().is_some_and(|factory| factory.name() == "v4l2src"))?;
+    let source = source_of(pipeline, "v4l2src")?;
     let wished = source.property::<Option<gst::Structure>>("extra-controls").filter(|wished| wished.n_fields() > 0)?;
     let device = source.property::<Option<String>>("device")?;
     let controls = controls(&File::open(device).ok()?);

@@ -110,6 +110,12 @@ impl Plan {
     }
 }
 
+/// A graph's source of that kind (`v4l2src`, `aravissrc`), where it has one.
+pub(super) fn source_of(pipeline: &gst::Pipeline, kind: &str) -> Option<gst::Element> {
+    let mut sources = pipeline.iterate_sources().into_iter().filter_map(Result::ok);
+    sources.find(|source| source.factory().is_some_and(|factory| factory.name() == kind))
+}
+
 /// A built graph; taken down when dropped.
 #[derive(Debug)]
 pub(super) struct Graph {

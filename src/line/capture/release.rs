@@ -12,6 +12,8 @@ use gstreamer::glib::translate::from_glib_full;
 use gstreamer::prelude::*;
 use libloading::Library;
 
+use super::pipeline::source_of;
+
 /// The library that the source itself is built on; loaded already where the source is there.
 const LIBRARY: &str = "libaravis-0.8.so.0";
 /// What a camera is told that shall expose on command.
@@ -27,8 +29,7 @@ pub(super) struct Release(gst::Element);
 impl Release {
     /// Of a graph's camera; none where it is not one that exposes on command.
     pub(super) fn of(pipeline: &gst::Pipeline) -> Option<Self> {
-        let mut sources = pipeline.iterate_sources().into_iter().filter_map(Result::ok);
-        let source = sources.find(|source| source.factory().is_some_and(|factory| factory.name() == "aravissrc"))?;
+        let source = source_of(pipeline, "aravissrc")?;
         let features = source.property::<Option<String>>("features")?;
         features.split_whitespace().any(|feature| feature == SETTING).then_some(())?;
         Some(Self(source))

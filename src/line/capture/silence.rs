@@ -15,6 +15,8 @@ use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
 
+use super::pipeline::source_of;
+
 /// Longest time between the source's message that it failed and its end.
 const END: Duration = Duration::from_secs(1);
 
@@ -31,8 +33,7 @@ pub(super) struct Silence {
 impl Silence {
     /// Of a graph that does not play yet; none where it has no Aravis source whose device can be heard.
     pub(super) fn of(pipeline: &gst::Pipeline) -> Option<Self> {
-        let mut sources = pipeline.iterate_sources().into_iter().filter_map(Result::ok);
-        let source = sources.find(|source| source.factory().is_some_and(|factory| factory.name() == "aravissrc"))?;
+        let source = source_of(pipeline, "aravissrc")?;
         // Opened when the source was given the camera's name.
         let device = object(source.upcast_ref(), "camera").and_then(|camera| object(&camera, "device"))?;
         glib::subclass::SignalId::lookup("control-lost", device.type_())?;

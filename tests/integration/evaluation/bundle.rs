@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 
 use image::{GrayImage, Luma, RgbImage};
 use linegate::bundle::{
-    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary,
-    LevelCalibration, LevelShape, MODEL_FILE, Manifest, Preprocessing, Provenance, UsedDefect, sha256_file,
+    BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelShape,
+    MODEL_FILE, Manifest, Preprocessing, Provenance, UsedDefect, sha256_file,
 };
 use linegate::inspection::{AnomalyMap, LogLikelihoodMaps, Mask, Size, Verdict};
 use linegate::training::dataset::{Dataset, Label};
@@ -18,6 +18,7 @@ use linegate::training::evaluation::{
 };
 use ndarray::Array2;
 
+use crate::support::calibrated_level;
 use crate::support::onnx::{self, Dim, F32, U8, node, tensor};
 
 const SIZE: Size = Size { width: 48, height: 32 };
@@ -44,14 +45,7 @@ fn model() -> Vec<u8> {
 }
 
 fn manifest(known_defects: Vec<UsedDefect>) -> Manifest {
-    let calibrated = LevelCalibration {
-        mean: 200.0,
-        deviation: 10.0,
-        weight: 0.5,
-        or_previous: false,
-        normal_boundary: 180.0,
-        abnormal_boundary: 170.0,
-    };
+    let calibrated = calibrated_level(200.0, 10.0, 0.5);
     Manifest {
         schema_version: BUNDLE_SCHEMA_VERSION,
         name: "plate".into(),

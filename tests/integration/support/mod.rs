@@ -14,6 +14,18 @@ pub(crate) fn root() -> std::path::PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").expect("run by cargo").into()
 }
 
+/// Constants of a level that speaks for itself.
+pub(crate) fn calibrated_level(mean: f32, deviation: f32, weight: f32) -> linegate::bundle::LevelCalibration {
+    linegate::bundle::LevelCalibration {
+        mean,
+        deviation,
+        weight,
+        or_previous: false,
+        normal_boundary: mean - deviation,
+        abnormal_boundary: mean - 2.0 * deviation,
+    }
+}
+
 /// A camera that runs freely and ends with its stream; `parameters` as TOML.
 pub(crate) fn camera(pipeline: &str, parameters: &str) -> linegate::config::CameraConfig {
     linegate::config::CameraConfig {
