@@ -181,6 +181,15 @@ impl Line {
         held(&self.process.id().to_string())
     }
 
+    /// Whether it has a file open or mapped, also one that is deleted.
+    fn holds(&self, file: &str) -> bool {
+        let process = format!("/proc/{}", self.process.id());
+        let opened = std::fs::read_dir(format!("{process}/fd")).unwrap().flatten();
+        let mut targets = opened.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok());
+        targets.any(|target| target.to_string_lossy().starts_with(file))
+            || std::fs::read_to_string(format!("{process}/maps")).unwrap().contains(file)
+    }
+
     /// Stops it in order; how long that took.
     fn stop(&mut self) -> Duration {
         let begun = Instant::now();
@@ -213,14 +222,17 @@ fn unplug(softly: bool) {
     }
 }
 
-/// Brings it again.
-fn plug() {
+/// Brings it again, once the line has let go of it: while a program has the one before open or mapped, the
+/// kernel gives the next another name. Returns when it came.
+fn plug(line: &Line) -> (Instant, i64) {
     if Path::new(DEVICE).exists() {
         unplug(false);
     }
+    eventually("the line lets go of the camera that is gone", PATIENCE, || !line.holds(DEVICE));
+    let returned = (Instant::now(), now_us());
     std::fs::write(format!("{DRIVER}/bind"), "vivid.0").unwrap();
-    // Under another name it would not be found: somebody held on to the one before.
     eventually("the device file is back under its name", PATIENCE, || Path::new(DEVICE).exists());
+    returned
 }
 
 #[test]
@@ -238,8 +250,7 @@ fn a_v4l2_camera_may_be_unplugged_and_come_back() {
             let told = line.states().pop().and_then(|state| state.detail).unwrap();
             assert!(told.starts_with("camera cam is down"), "{told}");
             let last = line.last_frame();
-            let (returned, returned_us) = (Instant::now(), now_us());
-            plug();
+            let (returned, returned_us) = plug(&line);
             let since = |decision: &Decision| decision.captured_us >= returned_us;
             eventually("the camera is back", PATIENCE, || line.behind(last).iter().any(since));
             recoveries.push(returned.elapsed());
