@@ -24,6 +24,8 @@ pub enum TimeSource {
     Rtp,
     /// From the camera's own clock.
     Camera,
+    /// From the camera's clock, which follows a PTP master: comparable between cameras and machines.
+    Ptp,
     /// When the trigger came, for a part that got no frame.
     Trigger,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use super::genicam;
 use crate::inspection::TimeSource;
 
 /// A stream whose clock says that a frame was captured longer ago than this is not believed.
@@ -31,11 +32,24 @@ impl StreamClock {
                 "rtspsrc" => Some(Self::Graph(TimeSource::Rtp)),
                 // From the time at which the driver had the frame.
                 "v4l2src" => Some(Self::Graph(TimeSource::Camera)),
-                "aravissrc" => Some(Self::Camera),
+                "aravissrc" | genicam::NAME => Some(Self::Camera),
                 _ => None,
             })
             .unwrap_or(Self::Arrival)
     }
+}
+
+/// TAI, which PTP counts in, is ahead of UTC by so much since 2017.
+const TAI: Duration = Duration::from_secs(37);
+/// A camera's time that is further from ours than this is not the time of day.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+/// The time of day, since the Unix epoch, of a synchronised camera's time stamp. Its master gives TAI, as PTP
+/// has it, or UTC, as many in a plant do: whichever is near to ours. None for one that counts from when it
+/// was switched on.
+pub(super) fn time_of_day(ptp: Duration, ours: Duration) -> Option<Duration> {
+    let read = [Some(ptp), ptp.checked_sub(TAI)].into_iter().flatten();
+    read.min_by_key(|time| time.abs_diff(ours)).filter(|time| time.abs_diff(ours) <= BELIEVED)
 }
 
 /// How long ago a buffer was captured by its presentation time on the graph's clock.
@@ -46,4 +60,21 @@ pub(super) fn behind(pad: &gst::Pad, pts: gst::ClockTime) -> Option<Duration> {
     let shown = segment.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(pts)?;
     let behind = now.saturating_sub(shown);
     (behind <= MAX_BEHIND).then(|| behind.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_synchronised_camera_may_count_in_tai_or_utc_but_not_from_when_it_was_switched_on() {
+        let seconds = Duration::from_secs;
+        let ours = seconds(1_800_000_000);
+        let captured = ours.saturating_sub(Duration::from_millis(30));
+        assert_eq!(time_of_day(captured, ours), Some(captured));
+        assert_eq!(time_of_day(captured + TAI, ours), Some(captured));
+        for far in [seconds(5_000), ours.saturating_sub(seconds(60)), ours + seconds(60), Duration::ZERO] {
+            assert_eq!(time_of_day(far, ours), None, "{far:?}");
+        }
+    }
 }

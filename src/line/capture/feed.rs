@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::clock::{StreamClock, behind};
+use super::clock::{StreamClock, behind, time_of_day};
+use super::genicam::{GenicamSource, LOST_EVENT, PTP_CAPS};
 use super::pipeline::Plan;
-use super::release::Release;
 use super::stamp::{CameraClock, DriverCounter, Grabbed, PART_EVENT, PartMark, Pending, is_whole};
 use super::trigger::{Trigger, TriggerQueue};
 use super::{CaptureEvent, LostFrame};
@@ -41,7 +41,7 @@ pub(super) struct Feed {
     trigger_timeout: Duration,
     triggers: Mutex<TriggerQueue>,
     /// Of a camera that exposes on command.
-    release: Mutex<Option<Arc<Release>>>,
+    release: Mutex<Option<GenicamSource>>,
     /// Whether it was told to and its frame has not come.
     exposing: AtomicBool,
     /// When a picture last arrived.
@@ -52,6 +52,20 @@ pub(super) struct Feed {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The guarded values are whole between any two statements.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Since the Unix epoch, by our clock.
+fn our_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The stamp of what has no capture time of its own.
+fn arrived_now() -> Stamp {
+    Stamp { monotonic: Instant::now(), utc_us: micros(our_time()), source: TimeSource::Arrival }
 }
 
 impl Feed {
@@ -116,9 +130,9 @@ impl Feed {
     }
 
     /// How the camera of the graph of that number is told to expose, where it is one that must be.
-    pub(super) fn set_release(&self, graph: u64, release: Option<Release>) {
+    pub(super) fn set_release(&self, graph: u64, release: Option<GenicamSource>) {
         if self.hears(graph) {
-            *lock(&self.release) = release.map(Arc::new);
+            *lock(&self.release) = release;
             self.exposing.store(false, Ordering::SeqCst);
         }
     }
@@ -130,7 +144,7 @@ impl Feed {
         if !lock(&self.triggers).waits() || self.exposing.swap(true, Ordering::SeqCst) {
             return;
         }
-        if let Err(problem) = release.fire() {
+        if let Err(problem) = release.trigger() {
             // Its trigger is given up when its time is over.
             tracing::warn!(camera = %self.camera, problem, "the camera was not triggered");
         }
@@ -146,18 +160,15 @@ impl Feed {
         }
     }
 
-    /// Tells frames that the camera took and its driver dropped, of which the next one that came was
-    /// captured then. Of a camera that is triggered by software nobody knows whether they were asked for.
+    /// Tells frames that the camera took and that did not come, at the time of what told so. Of a camera that
+    /// streams by itself and is triggered by software nobody knows whether they were asked for.
     fn lose_unseen(&self, count: u64, stamp: Stamp) {
-        if self.trigger == TriggerMode::Software {
+        if self.trigger == TriggerMode::Software && lock(&self.release).is_none() {
             return;
         }
-        tracing::warn!(camera = %self.camera, frames = count, "the driver dropped frames");
+        tracing::warn!(camera = %self.camera, frames = count, "frames of the camera did not arrive");
         for _ in 0..count {
-            let part = PartMark {
-                id: None,
-                trigger: (self.trigger == TriggerMode::Hardware).then(|| lock(&self.pending).upcoming()),
-            };
+            let Some(part) = self.next_part(stamp.monotonic) else { return };
             let id = lock(&self.pending).next();
             self.lose([Grabbed { id, stamp, pts: None, part }], NotInspected::Lost);
         }
@@ -252,9 +263,9 @@ impl Feed {
     }
 
     /// When a buffer that passes the first pad now was captured.
-    fn stamp(&self, pad: &gst::Pad, clock: StreamClock, pts: Option<gst::ClockTime>) -> Stamp {
-        let now = Instant::now();
-        let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    fn stamp(&self, pad: &gst::Pad, clock: StreamClock, buffer: &gst::BufferRef) -> Stamp {
+        let pts = buffer.pts();
+        let (now, utc) = (Instant::now(), our_time());
         let read = match (clock, pts) {
             (StreamClock::Graph(source), Some(pts)) => behind(pad, pts).map(|delay| (delay, source)),
             (StreamClock::Camera, Some(pts)) => {
@@ -264,8 +275,12 @@ impl Feed {
             _ => None,
         };
         let (delay, source) = read.unwrap_or((Duration::ZERO, TimeSource::Arrival));
-        let utc_us = i64::try_from(utc.saturating_sub(delay).as_micros()).unwrap_or(i64::MAX);
-        Stamp { monotonic: now.checked_sub(delay).unwrap_or(now), utc_us, source }
+        let told = buffer
+            .iter_meta::<gst::ReferenceTimestampMeta>()
+            .find(|meta| meta.reference().structure(0).is_some_and(|caps| caps.name() == PTP_CAPS))
+            .and_then(|meta| time_of_day(meta.timestamp().into(), utc));
+        let (captured, source) = told.map_or((utc.saturating_sub(delay), source), |time| (time, TimeSource::Ptp));
+        Stamp { monotonic: now.checked_sub(delay).unwrap_or(now), utc_us: micros(captured), source }
     }
 
     /// A buffer passes the first pad: number, stamp and mark it. `false` when it is torn and not
@@ -278,7 +293,7 @@ impl Feed {
         media: Option<&str>,
         buffer: &mut gst::Buffer,
     ) -> bool {
-        let stamp = self.stamp(pad, clock, buffer.pts());
+        let stamp = self.stamp(pad, clock, buffer);
         let dropped = counter.map_or(0, |counter| counter.dropped_before(buffer.offset()));
         if dropped > 0 {
             self.lose_unseen(dropped, stamp);
@@ -378,6 +393,9 @@ pub(super) fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>, graph: u64, cloc
             Some(gst::PadProbeData::Event(event)) => {
                 if let Some(structure) = event.structure().filter(|s| s.name() == PART_EVENT) {
                     *lock(&feed.part) = structure.get::<String>("part-id").ok().map(Into::into);
+                }
+                if let Some(structure) = event.structure().filter(|s| heard && s.name() == LOST_EVENT) {
+                    feed.lose_unseen(structure.get("frames").unwrap_or(1), arrived_now());
                 }
                 gst::PadProbeReturn::Ok
             }

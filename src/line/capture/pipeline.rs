@@ -10,7 +10,7 @@ use gstreamer_app as gst_app;
 use super::clock::StreamClock;
 use super::feed::{Feed, watch_first_pad};
 use super::folder::{self, FolderSource};
-use super::release::Release;
+use super::genicam::{self, GenicamSource};
 use super::{CaptureError, LaunchDescription};
 use crate::config::{CameraConfig, TriggerMode};
 
@@ -38,7 +38,7 @@ impl Plan {
     /// Fills the description in and builds the graph once for trial.
     pub(super) fn new(camera: &CameraConfig) -> Result<Self, CaptureError> {
         gst::init().map_err(CaptureError::Initialise)?;
-        folder::register().map_err(CaptureError::Register)?;
+        folder::register().and_then(|()| genicam::register()).map_err(CaptureError::Register)?;
         let text = LaunchDescription::find(&camera.pipeline)?.render(&camera.parameters)?;
         let plan = Self {
             camera: camera.name.as_str().into(),
@@ -102,15 +102,17 @@ impl Plan {
             };
             sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(on_sample).build());
         }
-        feed.set_release(
-            number,
-            Some(&pipeline).filter(|_| self.trigger == TriggerMode::Software).and_then(Release::of),
-        );
+        let genicam = source_of(&pipeline, genicam::NAME).and_then(|source| source.downcast::<GenicamSource>().ok());
+        if let Some(source) = genicam.as_ref().filter(|_| self.trigger != TriggerMode::Free) {
+            source.be_patient();
+        }
+        let on_command = |source: &GenicamSource| self.trigger == TriggerMode::Software && source.exposes_on_command();
+        feed.set_release(number, genicam.filter(on_command));
         Ok(Graph { pipeline, folder })
     }
 }
 
-/// A graph's source of that kind (`v4l2src`, `aravissrc`), where it has one.
+/// A graph's source of that kind (`v4l2src`), where it has one.
 pub(super) fn source_of(pipeline: &gst::Pipeline, kind: &str) -> Option<gst::Element> {
     let mut sources = pipeline.iterate_sources().into_iter().filter_map(Result::ok);
     sources.find(|source| source.factory().is_some_and(|factory| factory.name() == kind))

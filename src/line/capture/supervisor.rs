@@ -12,8 +12,6 @@ use super::controls;
 use super::feed::Feed;
 use super::life::{Life, Pulse};
 use super::pipeline::{Graph, Plan};
-use super::silence::Silence;
-use crate::config::TriggerMode;
 use crate::inspection::NotInspected;
 
 /// Pause before the first attempt to build a lost camera again; doubles with every attempt that
@@ -25,8 +23,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 /// A camera that plays so long without fault counts as up, even if its trigger is silent.
 const QUIET_UP: Duration = Duration::from_secs(1);
-/// A source that gives up sooner than this after the last frame does not do so because nothing comes.
-const SILENT: Duration = Duration::from_millis(1500);
 /// Graphs of a camera that hang at the same time at most: before another is built, one must have let go.
 const MOST_HANGING: usize = 3;
 /// A frame that does not get from first pad to appsink in this time is lost; a shorter deadline
@@ -119,8 +115,6 @@ pub(super) fn supervise(plan: &Arc<Plan>, feed: &Arc<Feed>, stop: &Arc<Stop>) {
 pub(super) fn watch(plan: &Plan, graph: &Graph, feed: &Feed, pulse: &Pulse) -> End {
     let Some(bus) = graph.pipeline.bus() else { return End::Failed("the graph has no bus".into()) };
     let kinds = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Warning];
-    // Only where silence is no fault.
-    let silence = Some(&graph.pipeline).filter(|_| plan.trigger != TriggerMode::Free).and_then(Silence::of);
     if let Some(problem) = controls::problem(&graph.pipeline) {
         return End::Failed(problem);
     }
@@ -129,7 +123,6 @@ pub(super) fn watch(plan: &Plan, graph: &Graph, feed: &Feed, pulse: &Pulse) -> E
     let began = Instant::now();
     let transit = plan.deadline.map_or(LONGEST_TRANSIT, |deadline| deadline.min(LONGEST_TRANSIT));
     let mut source_warning = None;
-    let mut heard = began;
     loop {
         if !pulse.goes_on() {
             return End::Stopped;
@@ -139,19 +132,7 @@ pub(super) fn watch(plan: &Plan, graph: &Graph, feed: &Feed, pulse: &Pulse) -> E
         } else {
             bus.timed_pop_filtered(gst::ClockTime::from_mseconds(LOOK.as_millis() as u64), &kinds)
         };
-        if silence.as_ref().is_some_and(Silence::is_gone) {
-            return End::Failed("the camera no longer answers".into());
-        }
         match message.as_ref().map(|message| (message, message.view())) {
-            // At once it says so again: something else is wrong.
-            Some((message, gst::MessageView::Error(_)))
-                if silence.as_ref().is_some_and(|silence| silence.is_from_it(message))
-                    && feed.last_arrival().max(Some(heard)).is_some_and(|last| last.elapsed() >= SILENT)
-                    && silence.as_ref().is_some_and(Silence::go_on) =>
-            {
-                heard = Instant::now();
-                tracing::debug!(camera = %plan.camera, "no trigger for a while");
-            }
             Some((message, gst::MessageView::Error(error))) => {
                 let text = text(&error.error(), error.debug());
                 return End::Failed(

@@ -1,17 +1,16 @@
-//! Cameras that die and come back, each over its real protocol: an RTSP server and Aravis's fake
-//! GigE Vision camera, as processes that are killed.
+//! Cameras that die and come back: the account of their frames, and an RTSP server as a process that is
+//! killed.
 
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
-use linegate::config::{CameraConfig, TriggerMode};
-use linegate::inspection::{Frame, Stamp, TimeSource};
-use linegate::line::capture::{Capture, CaptureEvent, Trigger};
+use linegate::config::CameraConfig;
+use linegate::inspection::{Frame, TimeSource};
+use linegate::line::capture::{Capture, CaptureEvent};
 
 use super::extent;
 use crate::support::free_port;
@@ -28,7 +27,7 @@ const SERVE: &str = "LINEGATE_RTSP_SERVER";
 /// Runs a test in a process of its own, whose memory and file descriptors are nobody else's.
 /// Without the right to open raw sockets: with it, Aravis reads its stream in a way that sees no
 /// packet on the loopback interface.
-fn alone(test: &str, body: impl FnOnce()) {
+pub(super) fn alone(group: &str, test: &str, body: impl FnOnce()) {
     if std::env::var(ALONE).as_deref() == Ok(test) {
         return body();
     }
@@ -40,13 +39,13 @@ fn alone(test: &str, body: impl FnOnce()) {
     if may_open_raw_sockets {
         command.args(["--bounding-set=-net_raw", "--inh-caps=-net_raw"]).arg(&program);
     }
-    let name = format!("faults::cameras::{test}");
+    let name = format!("faults::{group}::{test}");
     command.args(["--exact", &name, "--nocapture"]).env(ALONE, test);
     assert!(command.status().unwrap().success(), "{name} failed in its own process; see above");
 }
 
 /// A process that is killed when it is dropped.
-struct Camera(Child);
+pub(super) struct Camera(pub(super) Child);
 
 impl Drop for Camera {
     fn drop(&mut self) {
@@ -69,7 +68,7 @@ pub(super) fn held(process: &str) -> (usize, u64) {
 
 /// Follows events and keeps the account of numbers.
 pub(super) struct Follower {
-    events: Receiver<CaptureEvent>,
+    pub(super) events: Receiver<CaptureEvent>,
     pub(super) numbers: Vec<u64>,
     pub(super) downs: u64,
     pub(super) up: bool,
@@ -115,10 +114,20 @@ impl Follower {
     }
 }
 
+/// When a camera that died returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returns {
+    /// When its loss was told.
+    Told,
+    /// At once.
+    AtOnce,
+}
+
 /// Kills a camera and starts it again and again. `serve` starts its life of the given number and
 /// returns when it answers, `shows` tells whether a frame is of that life.
-fn dies_and_returns(
+pub(super) fn dies_and_returns(
     kills: u64,
+    returns: Returns,
     camera: CameraConfig,
     source: TimeSource,
     serve: &dyn Fn(u64) -> Camera,
@@ -133,13 +142,15 @@ fn dies_and_returns(
     for life in 0..=kills {
         if life > 0 {
             drop(server);
+            let again = |()| (serve(life), Instant::now());
+            let at_once = Some(()).filter(|()| returns == Returns::AtOnce).map(again);
             while follower.up {
                 if let CaptureEvent::Frame(frame) = follower.next() {
                     assert!(shows(&frame, life - 1), "life {life}: a frame of no life before the gap");
                 }
             }
-            server = serve(life);
-            let returned = Instant::now();
+            let returned;
+            (server, returned) = at_once.unwrap_or_else(|| again(()));
             let frame = follower.frame();
             recoveries.push(returned.elapsed());
             assert!(frame.captured.monotonic + Duration::from_secs(1) > returned, "an old frame shown as new");
@@ -243,127 +254,22 @@ fn rtsp_camera(protocol: &str) {
         server
     };
     let parameters = format!("location = 'rtsp://127.0.0.1:{port}/cam'\nprotocols = '{protocol}'");
-    dies_and_returns(extent(2, 20), camera("rtsp", &parameters, Some(1500)), TimeSource::Rtp, &serve, &shows_life);
+    dies_and_returns(
+        extent(2, 20),
+        Returns::Told,
+        camera("rtsp", &parameters, Some(1500)),
+        TimeSource::Rtp,
+        &serve,
+        &shows_life,
+    );
 }
 
 #[test]
 fn an_rtsp_server_over_tcp_may_die_and_return() {
-    alone("an_rtsp_server_over_tcp_may_die_and_return", || rtsp_camera("tcp"));
+    alone("cameras", "an_rtsp_server_over_tcp_may_die_and_return", || rtsp_camera("tcp"));
 }
 
 #[test]
 fn an_rtsp_server_over_udp_may_die_and_return() {
-    alone("an_rtsp_server_over_udp_may_die_and_return", || rtsp_camera("udp"));
-}
-
-/// Fake cameras listen on one port.
-static GIGE: Mutex<()> = Mutex::new(());
-
-fn fake_gige_camera(serial: &str) -> Camera {
-    let camera = Command::new("arv-fake-gv-camera-0.8")
-        .args(["-i", "127.0.0.1", "-s", serial])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("arv-fake-gv-camera-0.8 is needed: apt-get install aravis-tools");
-    Camera(camera)
-}
-
-#[test]
-fn a_gige_camera_may_die_and_return() {
-    let _one = GIGE.lock().unwrap_or_else(PoisonError::into_inner);
-    alone("a_gige_camera_may_die_and_return", || {
-        let serve = |_| fake_gige_camera("FAULTS");
-        let parameters = "camera = 'Aravis-Fake-FAULTS'\nexposure_us = 5000\ngain_db = 3\nfeatures = 'TriggerMode=Off'\n\
-             caps = 'video/x-raw,format=GRAY8,width=202,height=120,framerate=25/1'";
-        let shows = |frame: &Frame, _| {
-            let size = frame.picture.size();
-            // Grey: the three channels are the same.
-            (size.width, size.height) == (202, 120)
-                && frame.picture.to_rgb().rgb().chunks(3).all(|p| p[0] == p[1] && p[1] == p[2])
-        };
-        // Aravis takes ten seconds to let go of a camera that is gone.
-        dies_and_returns(extent(1, 20), camera("genicam", parameters, None), TimeSource::Camera, &serve, &shows);
-    });
-}
-
-#[test]
-fn a_gige_camera_that_exposes_on_command_takes_each_part_once() {
-    let _one = GIGE.lock().unwrap_or_else(PoisonError::into_inner);
-    alone("a_gige_camera_that_exposes_on_command_takes_each_part_once", || {
-        let _server = fake_gige_camera("COMMAND");
-        let parameters = "camera = 'Aravis-Fake-COMMAND'\nfeatures = 'TriggerMode=On TriggerSource=Software'\n\
-             caps = 'video/x-raw,format=GRAY8,width=202,height=120'";
-        let camera = CameraConfig {
-            trigger: TriggerMode::Software,
-            trigger_timeout_ms: 10_000,
-            ..camera("genicam", parameters, None)
-        };
-        let name = camera.name.clone();
-        let (sender, events) = sync_channel(256);
-        let capture = Capture::start(&[camera], &sender).unwrap();
-        let mut follower = Follower { events, numbers: Vec::new(), downs: 0, up: false };
-        while !follower.up {
-            follower.next();
-        }
-        let ask = |sequence: u64, frames: usize| {
-            let at = Stamp { monotonic: Instant::now(), utc_us: 0, source: TimeSource::Trigger };
-            let trigger = Trigger { part_id: format!("P-{sequence}").into(), sequence, at, frames };
-            capture.shutter().trigger(&name, trigger);
-        };
-        let mut shown = |count: usize| -> Vec<String> {
-            (0..count).map(|_| follower.frame()).map(|frame| frame.part_id.unwrap().to_string()).collect()
-        };
-        let parts = extent(10, 200);
-        for part in 1..=parts {
-            ask(part, 1);
-            assert_eq!(shown(1), [format!("P-{part}")]);
-        }
-        // Three at once, the second of two frames: the camera exposes one after the other.
-        ask(parts + 1, 1);
-        ask(parts + 2, 2);
-        ask(parts + 3, 1);
-        let [one, two, three] = [1, 2, 3].map(|more| format!("P-{}", parts + more));
-        assert_eq!(shown(4), [one, two.clone(), two, three]);
-        // Nobody asks: nothing comes, and the camera is not taken for lost.
-        std::thread::sleep(Duration::from_secs(4));
-        assert!(follower.events.try_recv().is_err());
-        assert_eq!((follower.downs, follower.numbers.len() as u64), (0, parts + 4));
-        capture.stop();
-    });
-}
-
-#[test]
-fn a_triggered_gige_camera_may_be_silent_for_long_and_not_die() {
-    let _one = GIGE.lock().unwrap_or_else(PoisonError::into_inner);
-    alone("a_triggered_gige_camera_may_be_silent_for_long_and_not_die", || {
-        let server = fake_gige_camera("SILENT");
-        // A frame every four seconds, as a slow trigger gives them; Aravis's source waits two, since it
-        // was asked for 25 a second.
-        let parameters = "camera = 'Aravis-Fake-SILENT'\nfeatures = 'TriggerMode=Off AcquisitionFramePeriod=4000000'\n\
-             caps = 'video/x-raw,format=GRAY8,width=202,height=120,framerate=25/1'";
-        let camera = CameraConfig { trigger: TriggerMode::Hardware, ..camera("genicam", parameters, None) };
-        let (sender, events) = sync_channel(256);
-        let capture = Capture::start(&[camera], &sender).unwrap();
-        let mut follower = Follower::new(events);
-        // Its own timer runs when it is told to be slow.
-        follower.frame();
-        follower.frame();
-        let mut before: Option<Instant> = None;
-        for _ in 0..extent(3, 40) {
-            let captured = follower.frame().captured.monotonic;
-            let silence = before.map(|before| captured.saturating_duration_since(before).as_secs_f64());
-            assert!(silence.is_none_or(|silence| (3.0..5.5).contains(&silence)), "frames {silence:?} s apart");
-            before = Some(captured);
-        }
-        assert_eq!(follower.downs, 0, "a silent camera was taken for a lost one");
-        drop(server);
-        while follower.up {
-            follower.next();
-        }
-        assert_eq!(follower.downs, 1);
-        let _server = fake_gige_camera("SILENT");
-        follower.frame();
-        capture.stop();
-    });
+    alone("cameras", "an_rtsp_server_over_udp_may_die_and_return", || rtsp_camera("udp"));
 }

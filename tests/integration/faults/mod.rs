@@ -6,6 +6,7 @@ mod broker;
 mod cameras;
 mod disk;
 mod fuzz;
+mod gige;
 #[cfg(target_arch = "x86_64")]
 mod guest;
 mod hangs;
