@@ -21,6 +21,7 @@ const LIBRARIES: &[(&str, &str)] = &[
     ("ort", "scoring"),
     ("gstreamer", "line/capture"),
     ("gstreamer_app", "line/capture"),
+    ("gstreamer_base", "line/capture"),
     ("gstreamer_video", "line/capture"),
     ("rumqttc", "line/publishing"),
     ("rumqttd", "line/publishing"),

@@ -1,12 +1,12 @@
 //! When a buffer was captured, as far as its stream tells.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::genicam;
-use crate::inspection::TimeSource;
+use crate::inspection::{Stamp, TimeSource};
 
 /// A stream whose clock says that a frame was captured longer ago than this is not believed.
 const MAX_BEHIND: gst::ClockTime = gst::ClockTime::from_seconds(10);
@@ -47,9 +47,32 @@ const BELIEVED: Duration = Duration::from_secs(10);
 /// The time of day, since the Unix epoch, of a synchronised camera's time stamp. Its master gives TAI, as PTP
 /// has it, or UTC, as many in a plant do: whichever is near to ours. None for one that counts from when it
 /// was switched on.
-pub(super) fn time_of_day(ptp: Duration, ours: Duration) -> Option<Duration> {
+fn time_of_day(ptp: Duration, ours: Duration) -> Option<Duration> {
     let read = [Some(ptp), ptp.checked_sub(TAI)].into_iter().flatten();
     read.min_by_key(|time| time.abs_diff(ours)).filter(|time| time.abs_diff(ours) <= BELIEVED)
+}
+
+/// When a frame of a camera that follows a PTP master was captured, since the Unix epoch; none of another.
+pub(super) fn ptp_time(buffer: &gst::BufferRef, ours: Duration) -> Option<Duration> {
+    let mut stamps = buffer.iter_meta::<gst::ReferenceTimestampMeta>();
+    let is_ptp = |caps: &gst::StructureRef| caps.name() == genicam::PTP_CAPS;
+    let stamp = stamps.find(|stamp| stamp.reference().structure(0).is_some_and(is_ptp))?;
+    time_of_day(stamp.timestamp().into(), ours)
+}
+
+/// Since the Unix epoch, by our clock.
+pub(super) fn our_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// As a [`Stamp`] counts.
+pub(super) fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The stamp of what has no capture time of its own.
+pub(super) fn arrived_now() -> Stamp {
+    Stamp { monotonic: Instant::now(), utc_us: micros(our_time()), source: TimeSource::Arrival }
 }
 
 /// How long ago a buffer was captured by its presentation time on the graph's clock.

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::clock::{StreamClock, behind, time_of_day};
-use super::genicam::{GenicamSource, LOST_EVENT, PTP_CAPS};
+use super::clock::{StreamClock, arrived_now, behind, micros, our_time, ptp_time};
+use super::genicam::{GenicamSource, LOST_EVENT};
 use super::pipeline::Plan;
 use super::stamp::{CameraClock, DriverCounter, Grabbed, PART_EVENT, PartMark, Pending, is_whole};
 use super::trigger::{Trigger, TriggerQueue};
@@ -52,20 +52,6 @@ pub(super) struct Feed {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The guarded values are whole between any two statements.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Since the Unix epoch, by our clock.
-fn our_time() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// The stamp of what has no capture time of its own.
-fn arrived_now() -> Stamp {
-    Stamp { monotonic: Instant::now(), utc_us: micros(our_time()), source: TimeSource::Arrival }
 }
 
 impl Feed {
@@ -275,11 +261,8 @@ impl Feed {
             _ => None,
         };
         let (delay, source) = read.unwrap_or((Duration::ZERO, TimeSource::Arrival));
-        let told = buffer
-            .iter_meta::<gst::ReferenceTimestampMeta>()
-            .find(|meta| meta.reference().structure(0).is_some_and(|caps| caps.name() == PTP_CAPS))
-            .and_then(|meta| time_of_day(meta.timestamp().into(), utc));
-        let (captured, source) = told.map_or((utc.saturating_sub(delay), source), |time| (time, TimeSource::Ptp));
+        let (captured, source) =
+            ptp_time(buffer, utc).map_or((utc.saturating_sub(delay), source), |time| (time, TimeSource::Ptp));
         Stamp { monotonic: now.checked_sub(delay).unwrap_or(now), utc_us: micros(captured), source }
     }
 

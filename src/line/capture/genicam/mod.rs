@@ -8,7 +8,9 @@
 
 mod camera;
 mod library;
+mod object;
 mod source;
+mod stream;
 
 use std::sync::LazyLock;
 

@@ -11,7 +11,8 @@ use gstreamer_base::prelude::*;
 use gstreamer_base::subclass::base_src::CreateSuccess;
 use gstreamer_base::subclass::prelude::*;
 
-use super::camera::{Arrived, Camera, Frame, Settings, Stream};
+use super::camera::{Camera, Settings};
+use super::stream::{Arrived, Frame, Stream};
 use super::{LOST_EVENT, PTP_CAPS};
 
 /// How long it waits for a frame before it looks whether it shall stop.
