@@ -6,10 +6,8 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::genicam;
+use super::stamp::MAX_BEHIND;
 use crate::inspection::{Stamp, TimeSource};
-
-/// A stream whose clock says that a frame was captured longer ago than this is not believed.
-const MAX_BEHIND: gst::ClockTime = gst::ClockTime::from_seconds(10);
 
 /// What tells when a frame was captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +79,8 @@ pub(super) fn behind(pad: &gst::Pad, pts: gst::ClockTime) -> Option<Duration> {
     let now = element.clock()?.time().checked_sub(element.base_time()?)?;
     let segment = pad.sticky_event::<gst::event::Segment>(0)?;
     let shown = segment.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(pts)?;
-    let behind = now.saturating_sub(shown);
-    (behind <= MAX_BEHIND).then(|| behind.into())
+    let behind = now.saturating_sub(shown).into();
+    (behind <= MAX_BEHIND).then_some(behind)
 }
 
 #[cfg(test)]

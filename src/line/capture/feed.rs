@@ -256,7 +256,7 @@ impl Feed {
             (StreamClock::Graph(source), Some(pts)) => behind(pad, pts).map(|delay| (delay, source)),
             (StreamClock::Camera, Some(pts)) => {
                 let captured = lock(&self.camera_clock).captured(now, pts.nseconds());
-                Some((now.saturating_duration_since(captured), TimeSource::Camera))
+                captured.map(|captured| (now.saturating_duration_since(captured), TimeSource::Camera))
             }
             _ => None,
         };

@@ -137,6 +137,8 @@ impl DriverCounter {
     }
 }
 
+/// A clock that says that a frame was captured longer ago than this is not believed.
+pub(super) const MAX_BEHIND: Duration = Duration::from_secs(10);
 /// How long one span of a [`CameraClock`]'s minimum lasts.
 const CLOCK_SPAN: Duration = Duration::from_secs(30);
 
@@ -144,9 +146,13 @@ const CLOCK_SPAN: Duration = Duration::from_secs(30);
 /// and when each frame arrived; transport only ever adds. So the frame that was fastest within the
 /// last one or two spans tells how far the clocks are apart, and what another one took longer than
 /// it is delay, not capture. The spans end so that a drift of the camera's clock is followed.
+///
+/// A clock that stands still or runs back, or by which a frame took longer than [`MAX_BEHIND`], is not
+/// believed, and begins anew: it was set, or counts in other units than it says.
 #[derive(Debug, Default)]
 pub(super) struct CameraClock {
     origin: Option<Instant>,
+    last_ns: Option<u64>,
     span_began: Option<Instant>,
     /// Arrival since `origin` less the camera's time, nanoseconds: smallest of this span and of the
     /// one before.
@@ -155,8 +161,13 @@ pub(super) struct CameraClock {
 
 impl CameraClock {
     /// When a frame was captured that arrived `now` and has this time on the camera's clock,
-    /// nanoseconds.
-    pub(super) fn captured(&mut self, now: Instant, camera_ns: u64) -> Instant {
+    /// nanoseconds; none where that cannot be.
+    pub(super) fn captured(&mut self, now: Instant, camera_ns: u64) -> Option<Instant> {
+        if self.last_ns.is_some_and(|last| camera_ns <= last) {
+            *self = Self { last_ns: Some(camera_ns), ..Self::default() };
+            return None;
+        }
+        self.last_ns = Some(camera_ns);
         let origin = *self.origin.get_or_insert(now);
         let arrival = now.saturating_duration_since(origin).as_nanos() as i128;
         let apart = arrival - i128::from(camera_ns);
@@ -167,8 +178,12 @@ impl CameraClock {
         }
         self.smallest[0] = Some(self.smallest[0].map_or(apart, |smallest| smallest.min(apart)));
         let fastest = self.smallest.iter().flatten().min().copied().unwrap_or(apart);
-        let delay = Duration::from_nanos(u64::try_from(apart - fastest).unwrap_or(0));
-        now.checked_sub(delay).unwrap_or(now)
+        let delay = Duration::from_nanos(u64::try_from(apart - fastest).unwrap_or(u64::MAX));
+        if delay > MAX_BEHIND {
+            *self = Self { last_ns: Some(camera_ns), ..Self::default() };
+            return None;
+        }
+        now.checked_sub(delay)
     }
 }
 
@@ -268,10 +283,36 @@ mod tests {
         for n in 0..6000u64 {
             let captured = start + ms(20 * n);
             let late = ms(if n % 3 == 1 { 45 } else { 5 });
-            let told = clock.captured(captured + late, 20_000_000 * n + 2_000 * n);
+            let told = clock.captured(captured + late, 20_000_000 * n + 2_000 * n).unwrap();
             let off = told.saturating_duration_since(captured);
             assert!(off <= ms(12), "frame {n} is off by {off:?}");
         }
+    }
+
+    #[test]
+    fn a_cameras_clock_that_stands_still_runs_back_or_counts_otherwise_makes_no_frame_old() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let told = |times: &[u64]| -> Vec<Option<u128>> {
+            let mut clock = CameraClock::default();
+            let arrived = (0..).map(|n| start + second * n);
+            let delay =
+                |(now, &ns): (Instant, &u64)| Some((now - clock.captured(now, ns * 1_000_000_000)?).as_millis());
+            arrived.zip(times).map(delay).collect()
+        };
+        assert_eq!(told(&[0, 0, 0]), [Some(0), None, None]);
+        // Set back by eight seconds, then forth by a year.
+        assert_eq!(told(&[10, 11, 3, 4, 5]), [Some(0), Some(0), None, Some(0), Some(0)]);
+        assert_eq!(told(&[10, 31_000_000, 31_000_001]), [Some(0), Some(0), Some(0)]);
+        // A tenth of a second each: the frames seem older and older, until nobody believes it.
+        let mut clock = CameraClock::default();
+        let delays: Vec<_> = (0..40)
+            .map(|n| {
+                let now = start + second * n;
+                clock.captured(now, u64::from(n) * 100_000_000).map(|captured| now - captured)
+            })
+            .collect();
+        assert_eq!(delays.iter().filter(|delay| delay.is_none()).count(), 3);
+        assert!(delays.iter().flatten().all(|delay| *delay <= MAX_BEHIND));
     }
 
     #[test]

@@ -346,7 +346,9 @@ impl GenicamSource {
             let missing = open.number.replace(number).map_or(0, |last| missed(last, number));
             open.last = Instant::now();
             let now_ns = frame.timestamp_ns();
-            let pts = now_ns.saturating_sub(*open.began_ns.get_or_insert(now_ns));
+            let began_ns = open.began_ns.filter(|began| *began <= now_ns).unwrap_or(now_ns);
+            open.began_ns = Some(began_ns);
+            let pts = now_ns - began_ns;
             let ask = open.ptp.filter(|_| open.asked.elapsed() >= PTP_LOOK).map(|status| (open.camera.clone(), status));
             if ask.is_some() {
                 open.asked = Instant::now();
