@@ -146,10 +146,17 @@ impl Feed {
         }
     }
 
-    /// Tells frames that the camera took and that did not come, at the time of what told so. Of a camera that
-    /// streams by itself and is triggered by software nobody knows whether they were asked for.
-    fn lose_unseen(&self, count: u64, stamp: Stamp) {
-        if self.trigger == TriggerMode::Software && lock(&self.release).is_none() {
+    /// Tells frames that the camera took and that did not come, at the time of what told so: those of which
+    /// nothing came, and a torn one. Of a camera that streams by itself and is triggered by software nobody
+    /// knows whether they were asked for; one that exposes on command takes one at a time, so that a torn one
+    /// is what was asked for, and what nothing came of has been given up.
+    fn lose_unseen(&self, missing: u64, torn: bool, stamp: Stamp) {
+        let count = match self.trigger {
+            TriggerMode::Software if lock(&self.release).is_none() => 0,
+            TriggerMode::Software => u64::from(torn),
+            TriggerMode::Free | TriggerMode::Hardware => missing + u64::from(torn),
+        };
+        if count == 0 {
             return;
         }
         tracing::warn!(camera = %self.camera, frames = count, "frames of the camera did not arrive");
@@ -279,7 +286,7 @@ impl Feed {
         let stamp = self.stamp(pad, clock, buffer);
         let dropped = counter.map_or(0, |counter| counter.dropped_before(buffer.offset()));
         if dropped > 0 {
-            self.lose_unseen(dropped, stamp);
+            self.lose_unseen(dropped, false, stamp);
         }
         // A frame that nobody asked for passes without a number: later ones may need it to decode.
         let Some(part) = self.next_part(stamp.monotonic) else { return true };
@@ -378,7 +385,8 @@ pub(super) fn watch_first_pad(pad: &gst::Pad, feed: &Arc<Feed>, graph: u64, cloc
                     *lock(&feed.part) = structure.get::<String>("part-id").ok().map(Into::into);
                 }
                 if let Some(structure) = event.structure().filter(|s| heard && s.name() == LOST_EVENT) {
-                    feed.lose_unseen(structure.get("frames").unwrap_or(1), arrived_now());
+                    let missing = structure.get("missing").unwrap_or_default();
+                    feed.lose_unseen(missing, structure.get("torn").unwrap_or_default(), arrived_now());
                 }
                 gst::PadProbeReturn::Ok
             }

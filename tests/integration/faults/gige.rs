@@ -89,6 +89,52 @@ fn every_frame_of_a_gige_camera_that_comes_torn_is_told() {
     });
 }
 
+#[test]
+fn a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once() {
+    let _one = GIGE.lock().unwrap_or_else(PoisonError::into_inner);
+    alone("gige", "a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once", || {
+        let _server = fake_gige_camera("PARTS", &["-r", "20"]);
+        let parameters = "camera = 'Aravis-Fake-PARTS'\npacket_resend = false\n\
+             features = 'TriggerMode=On TriggerSource=Software'\ncaps = 'video/x-raw,format=GRAY8,width=202,height=120'";
+        let camera = CameraConfig {
+            trigger: TriggerMode::Software,
+            // Nobody waits for so long.
+            trigger_timeout_ms: 600_000,
+            ..camera("genicam", parameters, None)
+        };
+        let name = camera.name.clone();
+        let (sender, events) = sync_channel(256);
+        let capture = Capture::start(&[camera], &sender).unwrap();
+        let mut follower = Follower::new(events);
+        while !follower.up {
+            follower.next();
+        }
+        let (mut whole, mut torn) = (0, 0);
+        for sequence in 1..=extent(40, 1000) {
+            let at = Stamp { monotonic: Instant::now(), utc_us: 0, source: TimeSource::Trigger };
+            let part_id = format!("P-{sequence}");
+            let trigger = Trigger { part_id: part_id.as_str().into(), sequence, at, frames: 1 };
+            capture.shutter().trigger(&name, trigger);
+            let (told, trigger) = match follower.next() {
+                CaptureEvent::Frame(frame) => {
+                    whole += 1;
+                    (frame.part_id, frame.trigger)
+                }
+                CaptureEvent::Lost(lost) => {
+                    torn += 1;
+                    assert_eq!(lost.cause, NotInspected::Lost);
+                    (lost.part_id, lost.trigger)
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((told.as_deref(), trigger), (Some(part_id.as_str()), Some(sequence)));
+        }
+        capture.stop();
+        println!("{whole} parts with a whole frame, {torn} with a torn one");
+        assert!(whole >= 10 && torn >= 5, "{whole} whole frames, {torn} torn");
+    });
+}
+
 /// A description of the fake camera's registers, with one more: whether its clock follows a PTP master, which
 /// it never really does. Its frames have the time of day.
 fn description_with_ptp() -> String {

@@ -21,8 +21,8 @@ use gstreamer::subclass::prelude::*;
 
 /// Name of the element, and of its factory.
 pub(super) const NAME: &str = "linegategenicamsrc";
-/// Name of the event that tells of frames which the camera took and which did not arrive; its field `frames`
-/// (unsigned 64 bits) says how many.
+/// Name of the event that tells of frames which the camera took and which did not arrive: `missing` (unsigned
+/// 64 bits) of which nothing came, and whether one came `torn` behind them.
 pub(super) const LOST_EVENT: &str = "linegate-lost";
 /// Caps of the reference time stamp (nanoseconds since the epoch of PTP) on frames of a synchronised camera.
 pub(super) const PTP_CAPS: &str = "timestamp/x-ptp";

@@ -339,7 +339,7 @@ impl GenicamSource {
     /// A frame's buffer; none for a torn one. Tells what is missing before it.
     fn take(&self, frame: Frame) -> Option<gst::Buffer> {
         let whole = frame.arrived() == Arrived::Whole;
-        let (camera, pts, synchronised, lost) = {
+        let (camera, pts, synchronised, missing) = {
             let mut open = lock(&self.open);
             let open = open.as_mut()?;
             let number = frame.id();
@@ -353,10 +353,10 @@ impl GenicamSource {
             if ask.is_some() {
                 open.asked = Instant::now();
             }
-            (ask, pts, open.synchronised.then_some(now_ns), missing + u64::from(!whole))
+            (ask, pts, open.synchronised.then_some(now_ns), missing)
         };
-        if lost > 0 {
-            let event = gst::Structure::builder(LOST_EVENT).field("frames", lost).build();
+        if missing > 0 || !whole {
+            let event = gst::Structure::builder(LOST_EVENT).field("missing", missing).field("torn", !whole).build();
             self.obj().static_pad("src")?.push_event(gst::event::CustomDownstream::new(event));
         }
         if let Some((camera, status)) = camera {
