@@ -114,7 +114,7 @@ impl Camera {
             if let Some((least, most)) = rates {
                 structure.set("framerate", gst::FractionRange::new(least, most));
             }
-            caps.get_mut().expect("nobody else has it").append_structure(structure);
+            caps.make_mut().append_structure(structure);
         }
         Ok(caps)
     }
@@ -144,6 +144,7 @@ impl Camera {
 
     /// Frames a second, where it says.
     pub(super) fn frame_rate(&self) -> Option<f64> {
+        // SAFETY: the camera is ours.
         let rate = || call(|error| unsafe { (self.aravis.arv_camera_get_frame_rate)(self.object.raw(), error) });
         self.has_frame_rate().then(rate)?.ok()
     }

@@ -214,6 +214,9 @@ impl BaseSrcImpl for GenicamSource {
             {
                 tracing::debug!(%error, "a camera did not stop in order");
             }
+            // Its thread ends before the camera is left.
+            drop(open.stream);
+            drop(open.camera);
         };
         if self.gave_up.load(Ordering::SeqCst) {
             // Aravis asks a camera that is gone again and again, for up to ten seconds; the next one need not
