@@ -48,8 +48,8 @@ pub(super) struct Arguments {
     /// Known defects to take from the test folders, evenly over types; evaluation leaves them out
     #[arg(long, value_name = "N")]
     defects: Option<usize>,
-    /// Make defects up where none are known: then the boundary is pushed by invented ones;
-    /// `--synthetic false` learns from normals alone
+    /// Make defects up where none, or fewer than five, are known: then the boundary is pushed by invented ones,
+    /// too; `--synthetic false` learns from normals and known defects alone
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     synthetic: Option<bool>,
     /// Defect type that known defects are not taken from, to see how unseen defects are told;

@@ -121,7 +121,8 @@ pub struct TrainingConfig {
     /// Pictures made from known defects by copy-paste (invented ones where none are known), 0 to
     /// 100000.
     pub synthesised: Option<usize>,
-    /// Pictures with invented defects beside those, 0 to 100000.
+    /// Pictures with invented defects beside those, 0 to 100000. Without it, a quarter of `synthesised` where one
+    /// to four defects are known, none from five on.
     pub invented: Option<usize>,
     /// Most that one level can say against a cell, deviations of normals, up to 1000; 0 is no bound.
     pub ceiling: Option<f64>,
@@ -136,7 +137,7 @@ pub struct TrainingConfig {
     /// Wished share of good parts that are suspect or rejected (0.05); at least
     /// `false_reject_rate`, below 1.
     pub suspect_rate: Option<f64>,
-    /// Whether defects are made up where none are known.
+    /// Whether defects are made up where none, or few, are known.
     pub synthetic: Option<bool>,
     /// Most that the features of the training pictures may take, MiB, 1 to 16777216 (8192); beyond
     /// 256 they lie in a temporary file beside the bundle. Where the pictures need more, an even

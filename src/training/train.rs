@@ -20,7 +20,7 @@ use super::flow::{Flow, FlowShape};
 use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, sources};
 use super::progress::Progress;
 use super::proposal::{Proposal, ProposalError};
-use super::settings::Settings;
+use super::settings::{ENOUGH_DEFECTS, Settings};
 use super::synthesis::turned_copies;
 use super::warm::{TrainedLevel, WarmStart, WarmStartError, write_flows};
 use crate::bundle::{
@@ -35,8 +35,6 @@ use crate::scoring::{FeatureExtractor, ScoringError};
 const AREA_PICTURES: usize = 32;
 /// Normals that say where a defect without a mask lies.
 const USUAL_PICTURES: usize = 32;
-/// From so many known defects on, they choose the minimum area themselves.
-const ENOUGH_DEFECTS: usize = 5;
 
 /// Turned copies of each training normal where parts lie in any orientation.
 const TURNED_COPIES: usize = 2;
@@ -174,11 +172,13 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
 
     clock.start("features");
     let with_defects = !known.is_empty() || settings.synthetic;
+    let invented = settings.invented_beside(known.len());
+    if invented > 0 {
+        progress.tell(&format!("{invented} pictures with invented defects beside the {} known", known.len()));
+    }
     let copies = if settings.orientation == Orientation::Any { TURNED_COPIES } else { 0 };
-    let pictures = (
-        normals.len() * (1 + copies),
-        known.len() + if with_defects { settings.synthesised + settings.invented } else { 0 },
-    );
+    let pictures =
+        (normals.len() * (1 + copies), known.len() + if with_defects { settings.synthesised + invented } else { 0 });
     let (mut normal_bank, mut defect_bank) = empty_banks(&extractor, pictures, settings, writer.path(), progress)?;
     progress.phase("backbone features", normals.len() as u64);
     let normal_pictures = Pictures::read(&normals, preprocessing, settings.seed, progress, stop, &mut |batch| {
@@ -225,7 +225,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
             }
         }
         let mut made = synthesise(&known, &normal_pictures.kept(), settings.synthesised, &mut rng);
-        made.extend(synthesise(&[], &normal_pictures.kept(), settings.invented, &mut rng));
+        made.extend(synthesise(&[], &normal_pictures.kept(), invented, &mut rng));
         extract(&mut extractor, &made.iter().map(|m| &m.0).collect::<Vec<_>>(), &mut defect_bank, stop)?;
         clock.start("fit on normals and defects");
         for ((fit, bank), defects) in fits.iter_mut().zip(&normal_bank.levels).zip(&defect_bank.levels) {
