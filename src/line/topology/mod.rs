@@ -49,7 +49,7 @@ use super::outbox::Outbox;
 use super::publishing::{Delivery, StationState, Stats};
 use crate::config::{Broker, CameraConfig, Config};
 use crate::inspection::{Decision, Frame, ModelIdentity, NotInspected};
-use judgement::Judgement;
+use judgement::{Begun, Judgement};
 use keeper::Keeper;
 use ledger::{Ledger, key};
 use model::Loader;
@@ -126,21 +126,17 @@ impl Shared {
         true
     }
 
-    /// Makes the decisions about what leaves the ledger; what was scored and comes too late says that.
-    fn let_out(&self, ledger: MutexGuard<'_, Ledger<Judgement>>, leaving: Vec<(Frame, Judgement)>) {
-        let now = Instant::now();
-        let in_time = |frame: &Frame, judgement: Judgement| {
-            let late = judgement.is_inspected() && frame.due().is_some_and(|due| due <= now);
-            if late { Judgement::not_inspected(NotInspected::Late) } else { judgement }
-        };
-        // Still under the ledger's lock, so that no other scorer's decision comes between.
-        let begin = |(frame, judgement)| {
-            let judgement = in_time(&frame, judgement);
-            self.recorder.begin(frame, judgement)
-        };
-        let begun: Vec<_> = leaving.into_iter().map(begin).collect();
+    /// Makes the decisions about what leaves the ledger; they are on their way to the disk.
+    fn begin(&self, ledger: MutexGuard<'_, Ledger<Judgement>>, leaving: Vec<(Frame, Judgement)>) -> Vec<Begun<'_>> {
+        let begun = leaving.into_iter().map(|(frame, judgement)| self.recorder.begin(frame, judgement)).collect();
+        // Only now, so that no other scorer's decision comes between.
         drop(ledger);
-        for begun in begun {
+        begun
+    }
+
+    /// Makes the decisions about what leaves the ledger, and waits until they stand in the outbox.
+    fn let_out(&self, ledger: MutexGuard<'_, Ledger<Judgement>>, leaving: Vec<(Frame, Judgement)>) {
+        for begun in self.begin(ledger, leaving) {
             self.recorder.finish(begun);
         }
     }

@@ -15,7 +15,9 @@ use super::part_desk::PartDesk;
 use super::parts::CombinedPart;
 use super::triggers::TriggerDesk;
 use crate::config::{Config, Decisions, Policy, Station};
-use crate::inspection::{CameraPicture, DECISION_SCHEMA_VERSION, Decision, Latency, PartSource, Stamp, Verdict};
+use crate::inspection::{
+    CameraPicture, DECISION_SCHEMA_VERSION, Decision, Latency, NotInspected, PartSource, Stamp, Verdict,
+};
 use crate::line::publishing::{Delivery, Handing, Stats};
 
 struct State {
@@ -145,13 +147,16 @@ impl Recorder {
     }
 
     /// Makes the one decision about a frame and gives it its place behind those before it, without
-    /// waiting for the disk.
+    /// waiting for the disk. What was scored and comes too late says that.
     pub(super) fn begin(&self, subject: impl Into<Subject>, judgement: Judgement) -> Begun<'_> {
         let subject = subject.into();
-        let Judgement { outcome, map, model, latency } = judgement;
         // Numbers are given and handed over under one lock, so that they leave in order.
         let mut state = self.lock();
+        // One look at the clock says both whether it is late and what it took.
         let spent = subject.captured.monotonic.elapsed();
+        let late = judgement.is_inspected() && subject.deadline.is_some_and(|deadline| spent > deadline);
+        let judgement = if late { Judgement::not_inspected(NotInspected::Late) } else { judgement };
+        let Judgement { outcome, map, model, latency } = judgement;
         let latency = match latency {
             None => Latency { queue_ms: ms(spent), ..Latency::default() },
             Some(split) => {

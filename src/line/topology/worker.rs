@@ -3,10 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::judgement::Judgement;
+use super::judgement::{Begun, Judgement};
 use super::latency::ms;
 use super::ledger::key;
 use super::model::{ActiveModel, Loader, Successor};
@@ -33,6 +34,8 @@ const FAILURES: u32 = 3;
 const LOAD_AGAIN: Duration = Duration::from_secs(2);
 /// Longest time that making a session takes: an engine may have to be built for it.
 const LOADING: Duration = Duration::from_secs(600);
+/// Decisions made at a deadline that wait for the disk at most; beyond, the next is made when one stands there.
+const MOST_UNFINISHED: usize = 1024;
 
 /// Scores batches until the queue is closed and empty, or another thread has the seat. Swaps models between two batches, and makes
 /// the session anew where batch after batch fails (a GPU that was lost) or none is given.
@@ -209,8 +212,17 @@ fn guarded<T, E: std::fmt::Display>(step: impl FnOnce() -> Result<T, E>) -> Resu
     }
 }
 
-/// Publishes `late` at the deadline of every frame that is still waiting or being scored.
+/// Publishes `late` at the deadline of every frame that is still waiting or being scored. A disk that is slow
+/// to take one of these decisions does not keep the next: another thread waits for it.
 pub(super) fn keep_deadlines(shared: &Arc<Shared>) {
+    std::thread::scope(|scope| {
+        let (waiting, begun) = sync_channel(MOST_UNFINISHED);
+        scope.spawn(move || begun.into_iter().for_each(|begun| shared.recorder.finish(begun)));
+        decide_at_deadlines(shared, &waiting);
+    });
+}
+
+fn decide_at_deadlines<'shared>(shared: &'shared Arc<Shared>, waiting: &SyncSender<Begun<'shared>>) {
     loop {
         let mut ledger = shared.ledger();
         let late = loop {
@@ -227,7 +239,12 @@ pub(super) fn keep_deadlines(shared: &Arc<Shared>) {
                 ledger.next_deadline().map_or(PATIENCE, |next| next.saturating_duration_since(now).min(PATIENCE));
             ledger = shared.wait_ledger(ledger, pause);
         };
-        shared.let_out(ledger, late);
+        for begun in shared.begin(ledger, late) {
+            if waiting.send(begun).is_err() {
+                // The other thread has panicked; so does this one, and the stage is started again.
+                return;
+            }
+        }
     }
 }
 

@@ -131,3 +131,27 @@ fn under_threefold_overload_every_frame_has_its_decision_by_its_deadline() {
         assert!(after <= before + 64 * 1024, "resident {before} -> {after} KiB");
     }
 }
+
+#[test]
+fn a_disk_that_stalls_keeps_no_frame_from_its_decision_at_the_deadline() {
+    const STALL: Duration = Duration::from_secs(3);
+    let site = site(60);
+    let (sender, decisions) = sync_channel(100_000);
+    let line = Line::start(&site.config(), Some(sender)).unwrap();
+    wait_until(|| line.stats().decisions > 20);
+    let before = line.stats().decisions;
+    // Who writes to the file keeps everybody else from it.
+    let mut disk = rusqlite::Connection::open(site.folder.path().join("outbox.sqlite")).unwrap();
+    let stalled = disk.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    std::thread::sleep(STALL);
+    let during = line.stats().decisions - before;
+    stalled.rollback().unwrap();
+    let summary = line.stop();
+    let decisions = keep(&decisions);
+    assert_complete(&decisions, &summary);
+    let highest = decisions.iter().map(|kept| kept.over_ms).fold(f32::MIN, f32::max);
+    println!("{during} decisions while the disk stalled, at most {highest:.1} ms beyond their deadline");
+    // Not those of the first moment alone.
+    assert!(during > 60, "{during} decisions in three seconds");
+    assert!(highest < 1500.0, "a decision {highest:.0} ms beyond its deadline");
+}
