@@ -68,6 +68,13 @@ impl Judgement {
     pub(super) fn not_inspected(cause: NotInspected) -> Self {
         Self { outcome: Outcome::not_inspected(cause), map: None, model: None, latency: None }
     }
+
+    /// What it is worth so long after the capture: what was scored and comes behind its deadline is late.
+    pub(super) fn after(self, spent: Duration, deadline: Option<Duration>) -> Self {
+        let late = self.is_inspected() && deadline.is_some_and(|deadline| spent > deadline);
+        if late { Self::not_inspected(NotInspected::Late) } else { self }
+    }
+
     /// Whether it says something about the part.
     pub(super) fn is_inspected(&self) -> bool {
         self.outcome.verdict != Verdict::NotInspected

@@ -15,9 +15,7 @@ use super::part_desk::PartDesk;
 use super::parts::CombinedPart;
 use super::triggers::TriggerDesk;
 use crate::config::{Config, Decisions, Policy, Station};
-use crate::inspection::{
-    CameraPicture, DECISION_SCHEMA_VERSION, Decision, Latency, NotInspected, PartSource, Stamp, Verdict,
-};
+use crate::inspection::{CameraPicture, DECISION_SCHEMA_VERSION, Decision, Latency, PartSource, Stamp, Verdict};
 use crate::line::publishing::{Delivery, Handing, Stats};
 
 struct State {
@@ -154,9 +152,7 @@ impl Recorder {
         let mut state = self.lock();
         // One look at the clock says both whether it is late and what it took.
         let spent = subject.captured.monotonic.elapsed();
-        let late = judgement.is_inspected() && subject.deadline.is_some_and(|deadline| spent > deadline);
-        let judgement = if late { Judgement::not_inspected(NotInspected::Late) } else { judgement };
-        let Judgement { outcome, map, model, latency } = judgement;
+        let Judgement { outcome, map, model, latency } = judgement.after(spent, subject.deadline);
         let latency = match latency {
             None => Latency { queue_ms: ms(spent), ..Latency::default() },
             Some(split) => {

