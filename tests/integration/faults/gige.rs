@@ -195,7 +195,7 @@ fn a_gige_camera_that_follows_a_ptp_master_tells_the_time_of_its_frames() {
                 let captured = follower.frame().captured;
                 assert_eq!(captured.source, source, "{status}");
                 let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64 - captured.utc_us;
-                assert!((0..2_000_000).contains(&age), "{status}: a frame {age} us old");
+                assert!((0..30_000_000).contains(&age), "{status}: a frame {age} us old");
                 assert!(captured.utc_us > before, "{status}");
                 before = captured.utc_us;
             }
