@@ -89,33 +89,44 @@ fn every_frame_of_a_gige_camera_that_comes_torn_is_told() {
     });
 }
 
+/// The fake camera of that serial number, which exposes on command and sends no packet again; it is up.
+fn on_command(serial: &str) -> (Capture, Follower) {
+    let parameters = format!(
+        "camera = 'Aravis-Fake-{serial}'\npacket_resend = false\nfeatures = 'TriggerMode=On TriggerSource=Software'\n\
+         caps = 'video/x-raw,format=GRAY8,width=202,height=120'"
+    );
+    let camera = CameraConfig {
+        trigger: TriggerMode::Software,
+        // Only a frame of which nothing comes is waited for, as on a very busy machine.
+        trigger_timeout_ms: 20_000,
+        ..camera("genicam", &parameters, None)
+    };
+    let (sender, events) = sync_channel(256);
+    let capture = Capture::start(&[camera], &sender).unwrap();
+    let mut follower = Follower::new(events);
+    while !follower.up {
+        follower.next();
+    }
+    (capture, follower)
+}
+
+/// Asks for a part's frames.
+fn ask(capture: &Capture, sequence: u64, frames: usize) {
+    let at = Stamp { monotonic: Instant::now(), utc_us: 0, source: TimeSource::Trigger };
+    let trigger = Trigger { part_id: format!("P-{sequence}").into(), sequence, at, frames };
+    capture.shutter().trigger("cam", trigger);
+}
+
 #[test]
 fn a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once() {
     let _one = GIGE.lock().unwrap_or_else(PoisonError::into_inner);
     alone("gige", "a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once", || {
         let _server = fake_gige_camera("PARTS", &["-r", "20"]);
-        let parameters = "camera = 'Aravis-Fake-PARTS'\npacket_resend = false\n\
-             features = 'TriggerMode=On TriggerSource=Software'\ncaps = 'video/x-raw,format=GRAY8,width=202,height=120'";
-        let camera = CameraConfig {
-            trigger: TriggerMode::Software,
-            // Only a frame of which nothing comes is waited for, as on a very busy machine.
-            trigger_timeout_ms: 20_000,
-            ..camera("genicam", parameters, None)
-        };
-        let name = camera.name.clone();
-        let (sender, events) = sync_channel(256);
-        let capture = Capture::start(&[camera], &sender).unwrap();
-        let mut follower = Follower::new(events);
-        while !follower.up {
-            follower.next();
-        }
+        let (capture, mut follower) = on_command("PARTS");
         let (mut whole, mut torn, mut missing) = (0, 0, 0);
         while whole < extent(10, 600) || torn < 5 {
             let sequence = whole + torn + missing + 1;
-            let at = Stamp { monotonic: Instant::now(), utc_us: 0, source: TimeSource::Trigger };
-            let part_id = format!("P-{sequence}");
-            let trigger = Trigger { part_id: part_id.as_str().into(), sequence, at, frames: 1 };
-            capture.shutter().trigger(&name, trigger);
+            ask(&capture, sequence, 1);
             let (told, trigger) = match follower.next() {
                 CaptureEvent::Frame(frame) => {
                     whole += 1;
@@ -131,7 +142,7 @@ fn a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once() {
                 }
                 other => panic!("{other:?}"),
             };
-            assert_eq!((told.as_deref(), trigger), (Some(part_id.as_str()), Some(sequence)));
+            assert_eq!((told.as_deref(), trigger), (Some(format!("P-{sequence}").as_str()), Some(sequence)));
         }
         capture.stop();
         println!("{whole} parts with a whole frame, {torn} with a torn one, {missing} with none");
@@ -209,25 +220,8 @@ fn a_gige_camera_that_exposes_on_command_takes_each_part_once() {
     let _one = GIGE.lock().unwrap_or_else(PoisonError::into_inner);
     alone("gige", "a_gige_camera_that_exposes_on_command_takes_each_part_once", || {
         let _server = fake_gige_camera("COMMAND", &[]);
-        let parameters = "camera = 'Aravis-Fake-COMMAND'\nfeatures = 'TriggerMode=On TriggerSource=Software'\n\
-             caps = 'video/x-raw,format=GRAY8,width=202,height=120'";
-        let camera = CameraConfig {
-            trigger: TriggerMode::Software,
-            trigger_timeout_ms: 10_000,
-            ..camera("genicam", parameters, None)
-        };
-        let name = camera.name.clone();
-        let (sender, events) = sync_channel(256);
-        let capture = Capture::start(&[camera], &sender).unwrap();
-        let mut follower = Follower::new(events);
-        while !follower.up {
-            follower.next();
-        }
-        let ask = |sequence: u64, frames: usize| {
-            let at = Stamp { monotonic: Instant::now(), utc_us: 0, source: TimeSource::Trigger };
-            let trigger = Trigger { part_id: format!("P-{sequence}").into(), sequence, at, frames };
-            capture.shutter().trigger(&name, trigger);
-        };
+        let (capture, mut follower) = on_command("COMMAND");
+        let ask = |sequence, frames| ask(&capture, sequence, frames);
         let mut shown = |count: usize| -> Vec<String> {
             (0..count).map(|_| follower.frame()).map(|frame| frame.part_id.unwrap().to_string()).collect()
         };
