@@ -108,7 +108,7 @@ impl Pending {
 }
 
 /// More than this is no count of dropped frames but another beginning.
-const MOST_DROPPED: u64 = 10_000;
+pub(super) const MOST_DROPPED: u64 = 10_000;
 
 /// Follows the number that a v4l2 driver gives every frame it takes, dropped ones included.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 //! tears its frames, and has the time of a PTP master.
 
 use std::process::{Command, Stdio};
-use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +9,7 @@ use linegate::config::{CameraConfig, TriggerMode};
 use linegate::inspection::{Frame, NotInspected, Stamp, TimeSource};
 use linegate::line::capture::{Capture, CaptureEvent, Trigger};
 
-use super::cameras::{Camera, Follower, Returns, alone, camera, dies_and_returns};
+use super::cameras::{Camera, Follower, Returns, alone, camera, dies_and_returns, follow};
 use super::extent;
 
 /// Fake cameras listen on one port.
@@ -63,12 +62,11 @@ fn every_frame_of_a_gige_camera_that_comes_torn_is_told() {
         let parameters = "camera = 'Aravis-Fake-TORN'\npacket_resend = false\nfeatures = 'TriggerMode=Off'\n\
              caps = 'video/x-raw,format=GRAY8,width=202,height=120,framerate=25/1'";
         let camera = CameraConfig { trigger: TriggerMode::Hardware, ..camera("genicam", parameters, None) };
-        let (sender, events) = sync_channel(256);
-        let capture = Capture::start(&[camera], &sender).unwrap();
-        let mut follower = Follower::new(events);
+        let (capture, mut follower) = follow(camera);
         let (mut whole, mut torn) = (0, 0);
         // On a busy machine most are torn.
         while whole < extent(10, 1000) || torn < 5 {
+            assert!(whole + torn < extent(2000, 20_000), "{whole} whole frames, {torn} torn");
             match follower.next() {
                 CaptureEvent::Frame(frame) => {
                     whole += 1;
@@ -101,9 +99,7 @@ fn on_command(serial: &str) -> (Capture, Follower) {
         trigger_timeout_ms: 20_000,
         ..camera("genicam", &parameters, None)
     };
-    let (sender, events) = sync_channel(256);
-    let capture = Capture::start(&[camera], &sender).unwrap();
-    let mut follower = Follower::new(events);
+    let (capture, mut follower) = follow(camera);
     while !follower.up {
         follower.next();
     }
@@ -126,6 +122,8 @@ fn a_part_whose_frame_comes_torn_from_a_gige_camera_is_told_at_once() {
         let (mut whole, mut torn, mut missing) = (0, 0, 0);
         while whole < extent(10, 600) || torn < 5 {
             let sequence = whole + torn + missing + 1;
+            assert!(missing < 5, "{missing} parts told by their time-out alone, {torn} torn");
+            assert!(sequence < extent(1000, 10_000), "{whole} whole frames, {torn} torn");
             ask(&capture, sequence, 1);
             let (told, trigger) = match follower.next() {
                 CaptureEvent::Frame(frame) => {
@@ -197,16 +195,18 @@ fn a_gige_camera_that_follows_a_ptp_master_tells_the_time_of_its_frames() {
         std::fs::write(&description, description_with_ptp()).unwrap();
         let _server = fake_gige_camera("PTP", &["-g", description.to_str().unwrap()]);
         for (status, source) in [("Slave", TimeSource::Ptp), ("Listening", TimeSource::Camera)] {
-            let parameters = format!("camera = 'Aravis-Fake-PTP'\nfeatures = 'PtpStatus={status}'");
-            let (sender, events) = sync_channel(256);
-            let capture = Capture::start(&[camera("genicam", &parameters, None)], &sender).unwrap();
-            let mut follower = Follower::new(events);
+            // Small ones: a burst of packets that the kernel's buffer does not hold comes torn.
+            let parameters = format!(
+                "camera = 'Aravis-Fake-PTP'\nfeatures = 'PtpStatus={status}'\n\
+                 caps = 'video/x-raw,format=GRAY8,width=202,height=120'"
+            );
+            let (capture, mut follower) = follow(camera("genicam", &parameters, None));
             let mut before = 0;
             for _ in 0..5 {
                 let captured = follower.frame().captured;
                 assert_eq!(captured.source, source, "{status}");
                 let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64 - captured.utc_us;
-                assert!((0..30_000_000).contains(&age), "{status}: a frame {age} us old");
+                assert!((0..2_000_000).contains(&age), "{status}: a frame {age} us old");
                 assert!(captured.utc_us > before, "{status}");
                 before = captured.utc_us;
             }
@@ -254,9 +254,7 @@ fn a_triggered_gige_camera_may_be_silent_for_long_and_not_die() {
         let parameters = "camera = 'Aravis-Fake-SILENT'\nfeatures = 'TriggerMode=Off AcquisitionFramePeriod=4000000'\n\
              caps = 'video/x-raw,format=GRAY8,width=202,height=120,framerate=25/1'";
         let camera = CameraConfig { trigger: TriggerMode::Hardware, ..camera("genicam", parameters, None) };
-        let (sender, events) = sync_channel(256);
-        let capture = Capture::start(&[camera], &sender).unwrap();
-        let mut follower = Follower::new(events);
+        let (capture, mut follower) = follow(camera);
         // Its own timer runs when it is told to be slow.
         follower.frame();
         follower.frame();

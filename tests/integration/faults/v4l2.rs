@@ -3,16 +3,13 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use linegate::config::CameraConfig;
 use linegate::inspection::{Decision, Frame, TimeSource, Verdict};
-use linegate::line::capture::Capture;
 use linegate::line::publishing::{StateMessage, StationState, Stats};
 
 use super::account::received;
-use super::cameras::{Follower, PATIENCE, RECOVERY, camera, held};
+use super::cameras::{PATIENCE, RECOVERY, camera, follow, held};
 use super::extent;
 use super::guest::in_guest;
 use crate::publishing::brokers::{Listener, Mosquitto, eventually};
@@ -31,11 +28,6 @@ fn parameters(device: &str, format: &str, width: u32, height: u32) -> String {
         "device = '{device}'\ncontrols = 'c,timestamp_source=1,osd_text_mode=2,test_pattern=6'\n\
          caps = 'video/x-raw,format={format},width={width},height={height},framerate={RATE}/1'"
     )
-}
-
-fn follow(camera: CameraConfig) -> (Capture, Follower) {
-    let (sender, events) = sync_channel(256);
-    (Capture::start(&[camera], &sender).unwrap(), Follower::new(events))
 }
 
 fn control(name: &str, value: u32) {

@@ -42,6 +42,19 @@ pub(super) struct Settings {
     pub(super) packet_resend: bool,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            camera: String::new(),
+            exposure_us: -1.0,
+            gain: -1.0,
+            features: String::new(),
+            buffers: 8,
+            packet_resend: true,
+        }
+    }
+}
+
 /// An open camera, in control of it.
 #[derive(Debug)]
 pub(super) struct Camera {

@@ -1,6 +1,6 @@
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -11,6 +11,7 @@ use gstreamer_base::prelude::*;
 use gstreamer_base::subclass::base_src::CreateSuccess;
 use gstreamer_base::subclass::prelude::*;
 
+use super::super::stamp::MOST_DROPPED;
 use super::camera::{Camera, Settings};
 use super::stream::{Arrived, Frame, Stream};
 use super::{LOST_EVENT, PTP_CAPS};
@@ -24,19 +25,6 @@ const SILENT_FRAMES: f64 = 3.0;
 const PTP_LOOK: Duration = Duration::from_secs(10);
 /// Rows of what GStreamer calls raw video begin at multiples of so many bytes.
 const ROW: usize = 4;
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            camera: String::new(),
-            exposure_us: -1.0,
-            gain: -1.0,
-            features: String::new(),
-            buffers: 8,
-            packet_resend: true,
-        }
-    }
-}
 
 /// An open camera, and what is known of its stream.
 #[derive(Debug)]
@@ -73,8 +61,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// camera is not of the newer kind.
 fn missed(last: u64, number: u64) -> u64 {
     const SHORT: u64 = 0xffff;
-    /// More is no gap but another beginning.
-    const MOST: u64 = 10_000;
     let passed = if number > last {
         number - last
     } else if last <= SHORT {
@@ -82,7 +68,7 @@ fn missed(last: u64, number: u64) -> u64 {
     } else {
         0
     };
-    passed.checked_sub(1).filter(|missed| *missed <= MOST).unwrap_or(0)
+    passed.checked_sub(1).filter(|missed| *missed <= MOST_DROPPED).unwrap_or(0)
 }
 
 #[glib::object_subclass]
@@ -373,8 +359,8 @@ impl GenicamSource {
             let made = buffer.make_mut();
             made.set_pts(gst::ClockTime::from_nseconds(pts));
             if let Some(ptp_ns) = synchronised {
-                let caps = gst::Caps::builder(PTP_CAPS).build();
-                gst::ReferenceTimestampMeta::add(made, &caps, gst::ClockTime::from_nseconds(ptp_ns), None);
+                static CAPS: LazyLock<gst::Caps> = LazyLock::new(|| gst::Caps::builder(PTP_CAPS).build());
+                gst::ReferenceTimestampMeta::add(made, &CAPS, gst::ClockTime::from_nseconds(ptp_ns), None);
             }
             buffer
         })
