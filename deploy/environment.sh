@@ -20,7 +20,10 @@ LINEGATE_TOOLS=$(dirname "$CARGO_TARGET_DIR")/linegate-tools
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 # The library that setup.sh fetches; one that is set already (a GPU build) is respected.
 LINEGATE_ONNXRUNTIME=${LINEGATE_ONNXRUNTIME:-$LINEGATE_RUNTIME/libonnxruntime.so}
-export CARGO_TARGET_DIR PATH LINEGATE_ROOT LINEGATE_RUNTIME LINEGATE_TOOLS LINEGATE_ONNXRUNTIME
+# Where tests find their snapshots: else in the checkout that compiled them, which another one that
+# shares the build output may have been, and which may be gone.
+INSTA_WORKSPACE_ROOT=$LINEGATE_ROOT
+export CARGO_TARGET_DIR PATH LINEGATE_ROOT LINEGATE_RUNTIME LINEGATE_TOOLS LINEGATE_ONNXRUNTIME INSTA_WORKSPACE_ROOT
 
 # A step's headline, on standard output like everything the steps say.
 step() {

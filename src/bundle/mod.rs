@@ -1,6 +1,6 @@
 //! The model bundle on disk: the only contract between training and the line.
 //!
-//! A directory holding `model.onnx`, `manifest.json`, `flows.bin` and `report/`. Written under a temporary
+//! A directory holding `model.onnx`, `model.cpu.onnx`, `manifest.json`, `flows.bin` and `report/`. Written under a temporary
 //! name, synced and renamed; read only when every hash, shape and version fits.
 
 mod active;
@@ -18,6 +18,8 @@ pub use store::{Bundle, BundleError, BundleWriter, sha256_file, sha256_hex};
 
 /// Name of the model file inside a bundle.
 pub const MODEL_FILE: &str = "model.onnx";
+/// Name of the same model for sessions on a processor, with an operator that only [`crate::scoring`] has.
+pub const PROCESSOR_MODEL_FILE: &str = "model.cpu.onnx";
 /// Name of the trained flows inside a bundle, from which a later training can start.
 pub const FLOWS_FILE: &str = "flows.bin";
 /// Name of the manifest inside a bundle.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{BUNDLE_SCHEMA_VERSION, Evidence, MANIFEST_FILE, MODEL_FILE, Manifest};
+use super::{BUNDLE_SCHEMA_VERSION, Evidence, MANIFEST_FILE, MODEL_FILE, Manifest, PROCESSOR_MODEL_FILE};
 use crate::inspection::ModelIdentity;
 
 /// Largest manifest that is read, bytes.
@@ -163,9 +163,15 @@ impl Bundle {
         Ok(Self { path: path.to_owned(), manifest, identity })
     }
 
-    /// The ONNX file.
+    /// The ONNX file for every provider.
     pub fn model_path(&self) -> PathBuf {
         self.path.join(MODEL_FILE)
+    }
+
+    /// The ONNX file for processors alone, where the bundle has one: those of before have not. What the
+    /// manifest gives no hash for is none of the bundle.
+    pub fn processor_model_path(&self) -> Option<PathBuf> {
+        self.manifest.files.contains_key(PROCESSOR_MODEL_FILE).then(|| self.path.join(PROCESSOR_MODEL_FILE))
     }
 }
 

@@ -11,6 +11,7 @@ mod binding;
 mod contract;
 mod error;
 mod fit;
+pub mod flow;
 mod model;
 mod provider;
 mod runtime;

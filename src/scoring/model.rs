@@ -46,7 +46,7 @@ impl Model {
     /// # Errors
     /// [`ScoringError`] saying what was expected and what was found.
     pub fn load(bundle: &Bundle, options: &SessionOptions) -> Result<Self, ScoringError> {
-        Self::load_file(&bundle.model_path(), bundle, options)
+        Self::load_files(&bundle.model_path(), bundle.processor_model_path().as_deref(), bundle, options)
     }
 
     /// As [`Model::load`], from another file that answers to the bundle's manifest.
@@ -54,8 +54,18 @@ impl Model {
     /// # Errors
     /// As there.
     pub fn load_file(file: &Path, bundle: &Bundle, options: &SessionOptions) -> Result<Self, ScoringError> {
-        let path = file.to_owned();
-        let (session, provider) = provider::open(&path, options)?;
+        Self::load_files(file, None, bundle, options)
+    }
+
+    /// From `file`, or on a processor from `for_processor` where there is one.
+    fn load_files(
+        file: &Path,
+        for_processor: Option<&Path>,
+        bundle: &Bundle,
+        options: &SessionOptions,
+    ) -> Result<Self, ScoringError> {
+        let (session, provider) = provider::open(file, for_processor, options)?;
+        let path = for_processor.filter(|_| provider == Provider::Cpu).unwrap_or(file).to_owned();
         check(&path, &session, &bundle.manifest)?;
         let breaker = Breaker::new().map_err(|source| ScoringError::Open { path: path.clone(), source })?;
         let mut model = Self {
@@ -102,7 +112,7 @@ impl Model {
         &self.manifest
     }
 
-    /// The ONNX file.
+    /// The ONNX file that was loaded.
     pub fn path(&self) -> &Path {
         &self.path
     }

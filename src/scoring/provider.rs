@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::ScoringError;
+use super::flow;
 use super::runtime::environment;
 
 /// An execution provider of ONNX Runtime.
@@ -161,10 +162,17 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Opens an ONNX file on the first provider that takes it, and says which one that is.
-pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, Provider), ScoringError> {
+/// Opens an ONNX file on the first provider that takes it, and says which one that is; on a processor
+/// `for_processor`, where there is such a file.
+pub(super) fn open(
+    path: &Path,
+    for_processor: Option<&Path>,
+    options: &SessionOptions,
+) -> Result<(Session, Provider), ScoringError> {
     // ONNX Runtime's own message for a missing file depends on the provider; the system's is clear.
-    File::open(path).map_err(|source| ScoringError::Read { path: path.to_owned(), source })?;
+    for path in for_processor.into_iter().chain([path]) {
+        File::open(path).map_err(|source| ScoringError::Read { path: path.to_owned(), source })?;
+    }
     if let Some(folder) = &options.engine_cache {
         std::fs::create_dir_all(folder).map_err(|source| ScoringError::EngineCache { path: folder.clone(), source })?;
     }
@@ -181,6 +189,7 @@ pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, Pr
             }
         }
     }
+    let path = for_processor.unwrap_or(path);
     let session = session(environment, path, Provider::Cpu, options)
         .map_err(|source| ScoringError::Open { path: path.to_owned(), source })?;
     Ok((session, Provider::Cpu))
@@ -192,9 +201,11 @@ fn session(
     provider: Provider,
     options: &SessionOptions,
 ) -> ort::Result<Session> {
+    let threads = options.threads_on(provider);
     Session::builder(environment)?
+        .with_operators(flow::operators(threads)?)?
         .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(options.threads_on(provider))?
+        .with_intra_threads(threads)?
         .with_intra_op_spinning(options.spinning)?
         .with_inter_op_spinning(false)?
         .with_execution_providers(provider.dispatches(options.engine_cache.as_deref()))?

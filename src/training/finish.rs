@@ -10,7 +10,7 @@ use super::flow::FoldedFlow;
 use super::gather::Pictures;
 use super::progress::Progress;
 use super::settings::Settings;
-use crate::bundle::{Bundle, Calibration, LevelShape, MODEL_FILE, Manifest};
+use crate::bundle::{Bundle, Calibration, LevelShape, Manifest};
 use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture};
 use crate::scoring::{Model, Provider, SessionOptions};
 
@@ -47,10 +47,10 @@ pub(super) fn level_shapes(bank: &FeatureBank, settings: &Settings) -> Vec<Level
         .collect()
 }
 
-/// The exported model in a session as the line would make it.
-pub(super) fn load_exported(folder: &Path, manifest: &Manifest, threads: usize) -> Result<Model, TrainError> {
+/// An exported file in a session as the line would make it.
+pub(super) fn load_exported(file: &Path, manifest: &Manifest, threads: usize) -> Result<Model, TrainError> {
     let bundle = Bundle {
-        path: folder.to_owned(),
+        path: file.parent().unwrap_or(file).to_owned(),
         manifest: manifest.clone(),
         identity: ModelIdentity {
             name: manifest.name.clone(),
@@ -60,7 +60,7 @@ pub(super) fn load_exported(folder: &Path, manifest: &Manifest, threads: usize) 
     };
     let options =
         SessionOptions { providers: vec![Provider::Cpu], required: true, threads, ..SessionOptions::default() };
-    Ok(Model::load(&bundle, &options)?)
+    Ok(Model::load_file(file, &bundle, &options)?)
 }
 
 /// Scores pictures with the exported model, as many in memory as one run takes.
@@ -94,7 +94,7 @@ pub(super) fn compare(
     fits: &mut [LevelFit],
     features: &[Vec<Vec<f32>>],
     maps: &[LogLikelihoodMaps],
-    folder: &Path,
+    file: &Path,
 ) -> Result<f32, TrainError> {
     let mut largest = 0.0f32;
     for (features, maps) in features.iter().zip(maps) {
@@ -107,7 +107,7 @@ pub(super) fn compare(
         }
     }
     if largest > PARITY {
-        return Err(TrainError::Parity { path: folder.join(MODEL_FILE), difference: largest, limit: PARITY });
+        return Err(TrainError::Parity { path: file.to_owned(), difference: largest, limit: PARITY });
     }
     Ok(largest)
 }

@@ -12,7 +12,7 @@ use super::calibration::{Trial, uncalibrated};
 use super::cost::{PhaseClock, peak_memory_mib};
 use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out};
 use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
-use super::export::{ExportError, export_model};
+use super::export::{ExportError, export_model, export_processor_model};
 use super::features::{ChannelStatistics, FeatureFileError, LevelBank, Source};
 use super::finish;
 use super::fit::{FitError, LevelFit, StepReport};
@@ -25,7 +25,7 @@ use super::synthesis::turned_copies;
 use super::warm::{TrainedLevel, WarmStart, WarmStartError, write_flows};
 use crate::bundle::{
     BUNDLE_SCHEMA_VERSION, Bundle, BundleError, BundleWriter, FLOWS_FILE, METADATA_NAME, METADATA_VERSION, MODEL_FILE,
-    Manifest, Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
+    Manifest, PROCESSOR_MODEL_FILE, Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
 };
 use crate::config::Orientation;
 use crate::inspection::Picture;
@@ -245,6 +245,16 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let metadata = [(METADATA_NAME.to_owned(), name.clone()), (METADATA_VERSION.to_owned(), version.clone())];
     let model_file = writer.path().join(MODEL_FILE);
     export_model(extractor.path(), extractor.spec(), settings.size, &folded, &outputs, &metadata, &model_file)?;
+    let processor_file = writer.path().join(PROCESSOR_MODEL_FILE);
+    export_processor_model(
+        extractor.path(),
+        extractor.spec(),
+        settings.size,
+        &folded,
+        &outputs,
+        &metadata,
+        &processor_file,
+    )?;
     let trained: Vec<TrainedLevel> = fits
         .iter()
         .zip(&normal_bank.sources)
@@ -293,7 +303,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         },
         files: std::collections::BTreeMap::new(),
     };
-    let mut model = finish::load_exported(writer.path(), &manifest, settings.threads)?;
+    let mut model = finish::load_exported(&processor_file, &manifest, settings.threads)?;
 
     clock.start("calibrate");
     progress.phase("calibrating", held_out.len() as u64);
@@ -301,7 +311,10 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let compared = held_out_pictures.get(0..finish::COMPARED.min(held_out.len()))?;
     let compared: Vec<&Picture> = compared.iter().map(AsRef::as_ref).collect();
     let exact = exact_features(&mut extractor, &compared, &sources, &statistics)?;
-    manifest.provenance.export_difference = finish::compare(&mut fits, &exact, &maps, writer.path())?;
+    let difference = finish::compare(&mut fits, &exact, &maps, &processor_file)?;
+    let for_all = finish::load_exported(&model_file, &manifest, settings.threads)
+        .and_then(|mut model| finish::score(&mut model, &compared))?;
+    manifest.provenance.export_difference = finish::compare(&mut fits, &exact, &for_all, &model_file)?.max(difference);
     let kept = normal_pictures.kept();
     // From all over the set: the first are often of one day or one part.
     let usual: Vec<&Picture> = kept.iter().copied().step_by(kept.len().div_ceil(USUAL_PICTURES).max(1)).collect();

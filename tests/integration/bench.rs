@@ -34,6 +34,7 @@ fn the_cost_of_a_bundle_is_told_beside_the_backbones_and_a_missing_backbone_by_i
     assert!((number(&cost, "cost_ratio_model_to_backbone") - ratio).abs() < 1e-9 * ratio, "{cost}");
     // The naive model was compared with the bundle's before it was measured.
     assert!(number(&cost, "cost_ratio_naive_to_model") > 0.0, "{cost}");
+    assert!(number(&cost, "cost_ratio_standard_operators_to_model") > 0.0, "{cost}");
 
     let none = folder.path().join("none.onnx");
     let output = linegate("bench", &bundle, &["--backbone", none.to_str().unwrap()]);

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use linegate::bundle::{
     BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelShape,
-    METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest, Preprocessing, Provenance,
+    METADATA_NAME, METADATA_VERSION, MODEL_FILE, Manifest, PROCESSOR_MODEL_FILE, Preprocessing, Provenance,
 };
 use linegate::inspection::{Picture, Size};
 use linegate::scoring::{BackboneSpec, FeatureExtractor, Model, SessionOptions};
-use linegate::training::export::{ExportError, Tiling, Variant, export_model, import_backbone, tile_backbone};
+use linegate::training::export::{
+    ExportError, Tiling, Variant, export_model, export_processor_model, import_backbone, tile_backbone,
+};
 use linegate::training::features::Source;
 use linegate::training::flow::{FoldedBlock, FoldedFlow};
 use ndarray::{Array1, Array2, Array3};
@@ -211,10 +213,22 @@ pub(crate) fn exported_model_equals_the_definition(backbone: &Path, size: Size, 
     let metadata = [(METADATA_NAME, &manifest.name), (METADATA_VERSION, &manifest.version)]
         .map(|(key, value)| (key.to_owned(), value.clone()));
     let spec = read_spec(backbone);
-    export_model(backbone, &spec, size, &flows, &outputs, &metadata, &writer.path().join(MODEL_FILE)).unwrap();
+    let file = |name| writer.path().join(name);
+    export_model(backbone, &spec, size, &flows, &outputs, &metadata, &file(MODEL_FILE)).unwrap();
+    export_processor_model(backbone, &spec, size, &flows, &outputs, &metadata, &file(PROCESSOR_MODEL_FILE)).unwrap();
     let bundle: Bundle = writer.commit(manifest).unwrap();
-    let mut model = Model::load(&bundle, &SessionOptions::default()).unwrap();
+    let for_all = Model::load_file(&bundle.model_path(), &bundle, &SessionOptions::default()).unwrap();
+    let on = |threads| Model::load(&bundle, &SessionOptions { threads, ..SessionOptions::default() }).unwrap();
+    let [alone, shared] = [on(1), on(3)];
+    assert_eq!(alone.path(), bundle.processor_model_path().unwrap());
+    assert_ne!(for_all.path(), alone.path());
+    for model in [for_all, alone, shared] {
+        says_what_the_definition_says(model, &flows, &mut extractor, size);
+    }
+}
 
+/// Compares a model's maps of a few pictures with the flows' definition, one by one and in a batch.
+fn says_what_the_definition_says(mut model: Model, flows: &[FoldedFlow], extractor: &mut FeatureExtractor, size: Size) {
     for batch in [1, 3] {
         let pictures = pictures(size, batch);
         let pictures: Vec<&Picture> = pictures.iter().collect();
@@ -223,7 +237,7 @@ pub(crate) fn exported_model_equals_the_definition(backbone: &Path, size: Size, 
         assert_eq!(scores.len(), batch);
         for (maps, features) in scores.iter().zip(&features) {
             assert_eq!(maps.levels.len(), flows.len());
-            for (map, flow) in maps.levels.iter().zip(&flows) {
+            for (map, flow) in maps.levels.iter().zip(flows) {
                 let expected = log_likelihood(flow, &features[flow.source.map]);
                 let spread = expected.std(0.0);
                 assert!(spread > 0.01, "a map that hardly varies ({spread}) shows nothing");

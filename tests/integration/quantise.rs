@@ -122,7 +122,7 @@ fn a_model_may_be_trained_on_integers() {
     let backbone = &integers.manifest.provenance.backbone;
     assert!(backbone.starts_with("efficientnet_lite0_int8 "), "{backbone}");
     let files = std::fs::read_dir(&integers.path).unwrap().count();
-    assert_eq!(files, 3, "manifest, model and flows");
+    assert_eq!(files, 4, "manifest, the model for all and for processors, and flows");
     // Flows that know what f32 says know nothing of this.
     let other = TrainOptions { from: Some(exact.path), ..options("warm", Numbers::Int8) };
     let text = train(&other).unwrap_err().to_string();

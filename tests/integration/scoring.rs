@@ -9,7 +9,7 @@ use crate::support::onnx::Dim::{Fixed, Open};
 use crate::support::onnx::{self, BOOL, Dim, F32, U8, node, tensor};
 use linegate::bundle::{
     BUNDLE_SCHEMA_VERSION, Bundle, BundleWriter, Calibration, CalibrationSet, Evidence, ImageBoundary, LevelShape,
-    MODEL_FILE, Manifest, Preprocessing, Provenance,
+    MODEL_FILE, Manifest, PROCESSOR_MODEL_FILE, Preprocessing, Provenance,
 };
 use linegate::inspection::{Picture, Size};
 use linegate::scoring::{
@@ -304,6 +304,29 @@ fn a_damaged_model_is_an_error_and_not_a_crash() {
     std::fs::remove_file(bundle.model_path()).unwrap();
     let error = Model::load(&bundle, &SessionOptions::default()).unwrap_err();
     assert_says(&message(&error), &["model.onnx", "cannot be read", "No such file"]);
+}
+
+#[test]
+fn the_file_for_processors_is_taken_where_the_manifest_lists_it_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Draft::default().bytes("image");
+    let without = bundle(folder.path(), &whole, manifest());
+    // Nobody vouches for what was put beside.
+    std::fs::write(without.path.join(PROCESSOR_MODEL_FILE), b"no model at all").unwrap();
+    let model = Model::load(&Bundle::open(&without.path).unwrap(), &SessionOptions::default()).unwrap();
+    assert_eq!(model.path(), without.model_path());
+
+    let writer = BundleWriter::new(&folder.path().join("both")).unwrap();
+    for name in [MODEL_FILE, PROCESSOR_MODEL_FILE] {
+        std::fs::write(writer.path().join(name), &whole).unwrap();
+    }
+    let both = writer.commit(manifest()).unwrap();
+    let model = Model::load(&both, &SessionOptions::default()).unwrap();
+    assert_eq!(Some(model.path().to_owned()), both.processor_model_path());
+    std::fs::write(both.path.join(PROCESSOR_MODEL_FILE), b"no model at all").unwrap();
+    assert_says(&message(&Bundle::open(&both.path).unwrap_err()), &[PROCESSOR_MODEL_FILE]);
+    let error = Model::load(&both, &SessionOptions::default()).unwrap_err();
+    assert_says(&message(&error), &[PROCESSOR_MODEL_FILE, "damaged"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::line::topology::Line;
 use crate::scoring::{Model, Provider, SessionOptions};
 use crate::training::cost::cpu_seconds;
 
-/// Beyond what the session alone can score, so that a frame always waits.
+/// Beyond what the sessions alone can score, so that a frame always waits.
 const OVERLOAD: f64 = 1.3;
 /// Time at the beginning of a run that does not count.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -41,8 +41,12 @@ pub(super) struct Wish<'a> {
 #[derive(Debug, Serialize)]
 struct Run {
     cameras: usize,
-    /// Frames a second that came, by what the line's sessions alone can score.
+    /// Frames a second that came.
+    offered: f64,
+    /// Frames a second that came, by those that the overloaded line scores.
     load: f64,
+    /// The same by those of the line's sessions alone.
+    load_of_sessions: f64,
     /// Frames a second that were scored, published and received again.
     frames_per_second: f64,
     /// Processor time of the whole process a scored frame, test cameras included, ms.
@@ -106,7 +110,7 @@ pub(super) struct LineCost {
 }
 
 impl LineCost {
-    /// Runs lines of so many cameras at half load, at nine tenths and overloaded.
+    /// Runs lines of so many cameras overloaded, then at half and nine tenths of what they scored.
     pub(super) fn measure(wish: &Wish<'_>, say: &dyn Fn(&str)) -> anyhow::Result<Self> {
         let bundle = Bundle::open(wish.bundle)?;
         let seconds = Duration::from_secs(wish.seconds);
@@ -121,25 +125,28 @@ impl LineCost {
         let mut several = (0..shared.sessions_on(wish.provider))
             .map(|_| Model::load(&bundle, &shared))
             .collect::<Result<Vec<_>, _>>()?;
-        say("the sessions alone");
-        let first = alone(&mut several, seconds / 4)?.frames_per_second;
         let (mut one, mut own, mut runs, mut overloaded) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for &cameras in wish.cameras {
-            for load in [0.5, 0.9] {
-                say(&format!("{cameras} cameras at {:.0} % of it", load * 100.0));
-                runs.push(run(wish, cameras, load, first, seconds)?);
-            }
-            say(&format!("{cameras} cameras at {:.0} %, and the sessions alone", OVERLOAD * 100.0));
+            say(&format!("{cameras} cameras, overloaded, and the sessions alone"));
             let mut sessions_alone = || {
                 one.push(alone(&mut single, seconds / 4)?);
-                own.push(alone(&mut several, seconds / 4)?);
-                anyhow::Ok(())
+                let several = alone(&mut several, seconds / 4)?;
+                own.push(several);
+                anyhow::Ok(several.frames_per_second)
             };
+            let sessions = sessions_alone()?;
+            let mut full = run(wish, cameras, OVERLOAD * sessions, seconds)?;
             sessions_alone()?;
-            let full = run(wish, cameras, OVERLOAD, first, seconds)?;
-            sessions_alone()?;
-            overloaded.push(full.frames_per_second);
+            let line = full.frames_per_second;
+            overloaded.push(line);
+            full.set_load(line, sessions);
             runs.push(full);
+            for load in [0.5, 0.9] {
+                say(&format!("{cameras} cameras at {:.0} % of what they scored", load * 100.0));
+                let mut part = run(wish, cameras, load * line, seconds)?;
+                part.set_load(line, sessions);
+                runs.push(part);
+            }
         }
         let line = *overloaded.first().context("there is no number of cameras")?;
         let around_first = |all: &[Alone]| Alone::mean(&all[..2]).frames_per_second;
@@ -162,15 +169,16 @@ impl LineCost {
             );
         }
         println!(
-            "cameras  load   frames/s  CPU ms  latency p50    p99 ms  queue  batch  infer  decide  deliver  \
+            "cameras  load  of sessions  frames/s  CPU ms  latency p50    p99 ms  queue  batch  infer  decide  deliver  \
              not inspected  share of the mean  MiB"
         );
         for run in &self.runs {
             println!(
-                "{:7}  {:3.0} %  {:8.1}  {:6.1}  {:11.1}  {:8.1}  {:5.1}  {:5.1}  {:5.1}  {:6.1}  {:7.1}  {:13}  \
+                "{:7}  {:3.0} %  {:9.0} %  {:8.1}  {:6.1}  {:11.1}  {:8.1}  {:5.1}  {:5.1}  {:5.1}  {:6.1}  {:7.1}  {:13}  \
                  {:8.2} to {:.2}  {:5.0}",
                 run.cameras,
                 run.load * 100.0,
+                run.load_of_sessions * 100.0,
                 run.frames_per_second,
                 run.cpu_ms,
                 run.latency_ms.p50,
@@ -186,6 +194,13 @@ impl LineCost {
                 run.memory_mib
             );
         }
+    }
+}
+
+impl Run {
+    /// `line` and `sessions` are what those score a second.
+    fn set_load(&mut self, line: f64, sessions: f64) {
+        (self.load, self.load_of_sessions) = (self.offered / line, self.offered / sessions);
     }
 }
 
@@ -233,11 +248,12 @@ fn alone(models: &mut [Model], time: Duration) -> anyhow::Result<Alone> {
     })
 }
 
-fn run(wish: &Wish<'_>, cameras: usize, load: f64, session: f64, duration: Duration) -> anyhow::Result<Run> {
+/// Runs a line of so many cameras that bring so many frames a second together.
+fn run(wish: &Wish<'_>, cameras: usize, frames_per_second: f64, duration: Duration) -> anyhow::Result<Run> {
     let folder = tempfile::tempdir()?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     // Cameras give whole numbers of frames a second.
-    let rate = (session * load / cameras as f64).round().max(1.0);
+    let rate = (frames_per_second / cameras as f64).round().max(1.0);
     let config = configuration(folder.path(), wish, cameras, rate, port)?;
     let line = Line::start(&Config::load(&config)?, None)?;
     let subscriber = Subscriber::start(&SubscriberOptions {
@@ -286,7 +302,9 @@ fn run(wish: &Wish<'_>, cameras: usize, load: f64, session: f64, duration: Durat
     let share = |count: Option<&usize>| count.map_or(0.0, |&count| count as f64 / mean);
     Ok(Run {
         cameras,
-        load: rate * cameras as f64 / session,
+        offered: rate * cameras as f64,
+        load: 0.0,
+        load_of_sessions: 0.0,
         frames_per_second: latencies.len() as f64 / seconds,
         cpu_ms: cpu * 1e3 / latencies.len() as f64,
         latency_ms: Percentiles { p50: at(0.5), p99: at(0.99) },

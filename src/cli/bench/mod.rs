@@ -26,11 +26,13 @@ use crate::training::bench::{StepCost, training_step, write_naive_model};
 ///
 /// With a bundle: what the stages of one 1920x1080 frame take on one thread, and what the backbone
 /// alone takes; measured in turns, so that whatever else runs on the machine meets all alike. The
-/// ratio can be compared between machines. --naive adds the same model as a framework would export it.
+/// ratio can be compared between machines. On a processor the flows are one operator of our own each;
+/// beside it the file in standard operators, which other providers run. --naive adds the same model as
+/// a framework would export it.
 ///
 /// With --line: whole lines, from test cameras through the outbox to a broker and back to a
-/// subscriber, at half load, at nine tenths and overloaded, beside what the session alone scores in
-/// the same run.
+/// subscriber: overloaded, then at half and nine tenths of what they scored so, beside what the
+/// sessions alone score in the same run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Threads to compare with one; 0 is one per core

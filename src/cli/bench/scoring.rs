@@ -24,6 +24,9 @@ pub(super) struct ScoringCost {
     cost_ratio_model_to_backbone: f64,
     /// The model without anything folded by the whole model; none where it was not wanted.
     cost_ratio_naive_to_model: Option<f64>,
+    /// The same flows in standard operators, as other providers run them, by the whole model; none
+    /// where the model is that file.
+    cost_ratio_standard_operators_to_model: Option<f64>,
     /// The backbone alone, ms.
     backbone_ms: f64,
     /// The whole model, ms.
@@ -50,13 +53,18 @@ impl ScoringCost {
         let options = SessionOptions { providers, required: true, threads: 1, ..SessionOptions::default() };
         let preprocessing = bundle.manifest.preprocessing;
         let mut model = Model::load(bundle, &options)?;
-        let mut naive = naive
-            .map(|file| {
-                let mut naive = Model::load_file(file, bundle, &options)?;
-                compare(&mut model, &mut naive)?;
-                anyhow::Ok(naive)
+        let for_all = bundle.model_path();
+        let for_all = (model.path() != for_all).then_some(for_all.as_path());
+        // Beside the model: none is measured that says something else.
+        let mut beside = |file: Option<&Path>| {
+            file.map(|file| {
+                let mut other = Model::load_file(file, bundle, &options)?;
+                compare(&mut model, &mut other)?;
+                anyhow::Ok(other)
             })
-            .transpose()?;
+            .transpose()
+        };
+        let (mut naive, mut for_all) = (beside(naive)?, beside(for_all)?);
         let mut backbone = FeatureExtractor::load(backbone, preprocessing.size, &options)
             .context("the backbone to compare with (--backbone) cannot be used")?;
         let size = preprocessing.region_of_interest.map_or(FRAME, |region| Size {
@@ -65,7 +73,7 @@ impl ScoringCost {
         });
         let (rgb, nv12) = (frame(size, PixelFormat::Rgb)?, frame(size, nv12(size))?);
         let (mut fitter, mut decider) = (PictureFitter::new(), Decider::new());
-        let mut fastest = [Duration::MAX; 6];
+        let mut fastest = [Duration::MAX; 7];
         for _ in 0..frames {
             let fit_nv12 = timed(|| fitter.fit_into(&nv12, &preprocessing, model.place(0)))?;
             let fit = timed(|| fitter.fit_into(&rgb, &preprocessing, model.place(0)))?;
@@ -73,15 +81,18 @@ impl ScoringCost {
             let began = Instant::now();
             std::hint::black_box(decider.decide(maps, &bundle.manifest, size));
             let decision = began.elapsed();
-            let naive = naive.as_mut().map_or(Ok(Duration::ZERO), |naive| naive.time_run(ONE))?;
-            let now = [backbone.time_run()?, model.time_run(ONE)?, fit, fit_nv12, decision, naive];
+            let run =
+                |other: &mut Option<Model>| other.as_mut().map_or(Ok(Duration::ZERO), |other| other.time_run(ONE));
+            let (naive, for_all) = (run(&mut naive)?, run(&mut for_all)?);
+            let now = [backbone.time_run()?, model.time_run(ONE)?, fit, fit_nv12, decision, naive, for_all];
             fastest.iter_mut().zip(now).for_each(|(fastest, now)| *fastest = (*fastest).min(now));
         }
-        let [backbone_ms, model_ms, fit_ms, fit_nv12_ms, decision_ms, naive_ms] =
+        let [backbone_ms, model_ms, fit_ms, fit_nv12_ms, decision_ms, naive_ms, for_all_ms] =
             fastest.map(|time| time.as_secs_f64() * 1e3);
         Ok(Self {
             cost_ratio_model_to_backbone: model_ms / backbone_ms,
             cost_ratio_naive_to_model: naive.is_some().then_some(naive_ms / model_ms),
+            cost_ratio_standard_operators_to_model: for_all.is_some().then_some(for_all_ms / model_ms),
             backbone_ms,
             model_ms,
             fit_ms,
@@ -95,6 +106,9 @@ impl ScoringCost {
         println!("model / backbone  {:8.2}", self.cost_ratio_model_to_backbone);
         if let Some(ratio) = self.cost_ratio_naive_to_model {
             println!("naive / model     {ratio:8.2}");
+        }
+        if let Some(ratio) = self.cost_ratio_standard_operators_to_model {
+            println!("standard operators / model {ratio:.2}");
         }
         println!("backbone alone    {:8.2} ms", self.backbone_ms);
         println!("whole model       {:8.2} ms", self.model_ms);
@@ -141,7 +155,7 @@ fn compare(model: &mut Model, naive: &mut Model) -> anyhow::Result<()> {
         for (a, b) in ours.iter().zip(naive) {
             anyhow::ensure!(
                 (a - b).abs() <= 1e-3 * a.abs().max(1.0),
-                "the naive model says {b} where the bundle's says {a}"
+                "the model to compare with says {b} where the bundle's says {a}"
             );
         }
     }

@@ -75,12 +75,25 @@ impl GraphBuilder {
         outputs: &[&str],
         attributes: Vec<AttributeProto>,
     ) {
+        self.node_of("", operator, inputs, outputs, attributes);
+    }
+
+    /// As [`GraphBuilder::node_with_outputs`], of an operator in a domain of its own.
+    pub(super) fn node_of(
+        &mut self,
+        domain: &str,
+        operator: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         self.nodes.push(NodeProto {
             input: owned(inputs),
             output: owned(outputs),
             name: outputs.first().map(|&name| name.to_owned()),
             op_type: Some(operator.to_owned()),
+            domain: (!domain.is_empty()).then(|| domain.to_owned()),
             attribute: attributes,
             ..Default::default()
         });
@@ -154,9 +167,14 @@ pub(super) fn tensor_info(name: &str, element: DataType, shape: &[Axis]) -> Valu
     }
 }
 
+/// A version of a domain's operators.
+pub(super) fn operators_of(domain: &str, version: i64) -> OperatorSetIdProto {
+    OperatorSetIdProto { domain: Some(domain.to_owned()), version: Some(version) }
+}
+
 /// A version of the standard operators.
 pub(super) fn standard_operators(version: i64) -> OperatorSetIdProto {
-    OperatorSetIdProto { domain: Some(String::new()), version: Some(version) }
+    operators_of("", version)
 }
 
 /// An entry of a model's metadata.

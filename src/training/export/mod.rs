@@ -5,6 +5,7 @@ mod efficientnet;
 mod error;
 mod file;
 mod flow;
+mod fused;
 mod graph;
 mod model;
 mod naive;
@@ -28,7 +29,7 @@ mod onnx {
 
 pub use efficientnet::{ImportedBackbone, Variant, import_backbone};
 pub use error::{ExportError, WeightsError};
-pub use model::{export_model, export_naive_model};
+pub use model::{export_model, export_naive_model, export_processor_model};
 pub use observe::observe_backbone;
 pub use pickle::PickleError;
 pub use quantise::{ValueRange, quantise_backbone};

@@ -7,13 +7,16 @@ use ndarray::{Array, Dimension};
 use prost::Message;
 
 use super::error::ExportError;
-use super::graph::{Axis, GraphBuilder, integer_attribute, integers_attribute, metadata_entry, tensor_info};
+use super::graph::{
+    Axis, GraphBuilder, integer_attribute, integers_attribute, metadata_entry, operators_of, tensor_info,
+};
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{GraphProto, ModelProto};
 use super::splice::Backbone;
-use super::{file, flow, naive};
+use super::{file, flow, fused, naive};
 use crate::bundle::MODEL_INPUT;
 use crate::inspection::Size;
+use crate::scoring::flow as operator;
 use crate::scoring::{BackboneSpec, ColorOrder, Layout};
 use crate::training::flow::{Flow, FoldedFlow};
 
@@ -39,6 +42,25 @@ pub fn export_model(
 ) -> Result<(), ExportError> {
     export(backbone, spec, size, flows, outputs, metadata, out, &|graph, level, features, _| {
         flow::append(graph, level, &flows[level], features, &outputs[level]);
+    })
+}
+
+/// As [`export_model`], with every flow as one operator of our own, which [`crate::scoring`] brings to
+/// sessions on a processor; no other program can run the file.
+///
+/// # Errors
+/// As there.
+pub fn export_processor_model(
+    backbone: &Path,
+    spec: &BackboneSpec,
+    size: Size,
+    flows: &[FoldedFlow],
+    outputs: &[String],
+    metadata: &[(String, String)],
+    out: &Path,
+) -> Result<(), ExportError> {
+    export(backbone, spec, size, flows, outputs, metadata, out, &|graph, level, features, _| {
+        fused::append(graph, level, &flows[level], features, &outputs[level]);
     })
 }
 
@@ -127,7 +149,12 @@ fn assemble(
         ..Default::default()
     };
     let metadata_props = metadata.iter().map(|(key, value)| metadata_entry(key, value)).collect();
-    ModelProto { metadata_props, ..backbone.origin.model(graph) }
+    let own = graph.node.iter().any(|node| node.domain() == operator::DOMAIN);
+    let mut model = ModelProto { metadata_props, ..backbone.origin.model(graph) };
+    if own {
+        model.opset_import.push(operators_of(operator::DOMAIN, operator::VERSION));
+    }
+    model
 }
 
 /// Adds what turns `image` into the backbone's input.

@@ -1,0 +1,34 @@
+//! A level's whole flow as one operator of ONNX Runtime, for processors.
+//!
+//! A file for every provider says a flow with standard operators: a dozen a block, each of which
+//! carries all cells' values through memory. On a processor that takes twice as long as the products in
+//! them; so a bundle has a second file, in which a level is one node of [`NAME`], and what is here
+//! runs it a tile of cells at a time.
+//!
+//! `operator` is what ONNX Runtime sees, `kernel` the flow on a tile, `product`, `elementary` and
+//! `average` what it is made of. Vectors are as wide as the processor has them (pulp).
+
+mod average;
+mod elementary;
+mod kernel;
+mod operator;
+mod product;
+
+pub(super) use operator::operators;
+
+/// Domain of the operator.
+pub const DOMAIN: &str = "linegate";
+/// Version of the domain that files are written for.
+pub const VERSION: i64 = 1;
+/// Name of the operator.
+pub const NAME: &str = "CouplingFlow";
+/// Attribute: side of the neighbourhood that features are averaged over, odd.
+pub const POOLING: &str = "pooling";
+/// Attribute: what every log-likelihood has, times C.
+pub const CONSTANT: &str = "constant";
+/// Inputs in their order, f32, B blocks of hidden width H on C channels: the features `[batch, C, row,
+/// column]`, then constants: scale and shift `[C]`, `w1 [B, C - C/2, H]`, `row_table [B, row, H]`,
+/// `column_table [B, column, H]`, `w2 [B, H, 2 (C/2)]`, `b2 [B, 2 (C/2)]`, `mix [B, C, C]`, `mix_shift
+/// [B, C]`. The output is `[batch, row, column]`, nats per feature dimension.
+pub const INPUTS: [&str; 10] =
+    ["features", "scale", "shift", "w1", "row_table", "column_table", "w2", "b2", "mix", "mix_shift"];
