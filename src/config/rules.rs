@@ -22,11 +22,18 @@ pub(super) fn line(root: &Node, walk: &mut Walk<'_>) {
             _ => {}
         }
         if let Some(providers) = model.get("providers") {
-            twice(providers.items().iter(), "execution provider", walk);
+            twice(providers.items().iter(), "execution provider", NAME, walk);
         }
     }
     if let Some(cameras) = root.get("camera") {
-        twice(cameras.items().iter().filter_map(|camera| camera.get("name")), "camera", walk);
+        twice(cameras.items().iter().filter_map(|camera| camera.get("name")), "camera", NAME, walk);
+        // Two connections to one device take each other's frames, or the second is refused.
+        for (pipeline, parameter) in [("genicam", "camera"), ("v4l2", "device")] {
+            let of_kind = |camera: &&Node| camera.get("pipeline").and_then(Node::text) == Some(pipeline);
+            let devices = cameras.items().iter().filter(of_kind).filter_map(|camera| camera.get("parameters"));
+            let hint = "a device can serve one `[[camera]]` alone; take one of them out";
+            twice(devices.filter_map(|parameters| parameters.get(parameter)), "device", hint, walk);
+        }
         let by_software = |camera: &&Node| camera.get("trigger").and_then(Node::text) == Some("software");
         for presence in cameras.items().iter().filter(by_software).filter_map(|camera| camera.get("presence")) {
             walk.report(
@@ -88,10 +95,10 @@ pub(super) fn training(root: &Node, walk: &mut Walk<'_>) {
 fn combined(parts: &Node, cameras: Option<&Node>, walk: &mut Walk<'_>) {
     let known: Vec<&str> =
         cameras.map_or(&[][..], Node::items).iter().filter_map(|camera| camera.get("name")?.text()).collect();
-    twice(parts.items().iter().filter_map(|part| part.get("name")), "part", walk);
+    twice(parts.items().iter().filter_map(|part| part.get("name")), "part", NAME, walk);
     // A camera's frame belongs to one part.
     let seen = parts.items().iter().filter_map(|part| part.get("cameras")).flat_map(|list| list.items().iter());
-    twice(seen.clone(), "camera of a part", walk);
+    twice(seen.clone(), "camera of a part", NAME, walk);
     for camera in seen {
         if let Some(name) = camera.text().filter(|name| !known.contains(name)) {
             let help =
@@ -172,14 +179,17 @@ fn password(mqtt: &Node, walk: &mut Walk<'_>) {
     }
 }
 
+/// What to do about a name that stands there twice.
+const NAME: &str = "every one needs a name of its own";
+
 /// Reports texts that stand there twice.
-fn twice<'n>(nodes: impl Iterator<Item = &'n Node>, what: &str, walk: &mut Walk<'_>) {
+fn twice<'n>(nodes: impl Iterator<Item = &'n Node>, what: &str, hint: &str, walk: &mut Walk<'_>) {
     let mut seen = BTreeMap::new();
     for node in nodes {
         let Some(text) = node.text() else { continue };
         if let Some(first) = seen.get(text) {
             let message = format!("{what} `{text}` stands there twice, first on line {first}");
-            walk.report(node, message, Some("every one needs a name of its own"));
+            walk.report(node, message, Some(hint));
         } else {
             seen.insert(text, walk.sources().line(node.at));
         }

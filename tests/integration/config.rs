@@ -216,3 +216,23 @@ fn a_training_file_is_held_to_the_same_rules() {
     let error = TrainingConfig::load(&file).unwrap_err();
     insta::assert_snapshot!(error.to_string().replace(&format!("{}/", folder.path().display()), ""));
 }
+
+#[test]
+fn a_device_serves_one_camera_alone() {
+    let camera = |name: &str, pipeline: &str, device: &str| {
+        format!("\n[[camera]]\nname = \"{name}\"\npipeline = \"{pipeline}\"\n[camera.parameters]\n{device}\n")
+    };
+    let twice = format!(
+        "{GOOD}{}{}{}",
+        camera("left", "genicam", "camera = \"192.0.2.7\""),
+        camera("right", "genicam", "camera = \"192.0.2.7\""),
+        // Another kind of device that happens to bear the name.
+        camera("below", "v4l2", "device = \"192.0.2.7\""),
+    );
+    let report = report(&twice, &[]);
+    assert!(
+        report.contains("device `192.0.2.7` stands there twice") && report.contains("one `[[camera]]`"),
+        "{report}"
+    );
+    assert_eq!(report.matches("stands there twice").count(), 1, "{report}");
+}
