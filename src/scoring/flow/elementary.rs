@@ -6,9 +6,9 @@ use pulp::Simd;
 const TANH_BOUND: f32 = 7.905_311;
 /// Odd numerator of the rational approximation, highest power first: x¹³ to x.
 const TANH_NUMERATOR: [f32; 7] =
-    [-2.760_768_5e-16, 2.000_188e-13, -8.604_671_5e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619_3e-4, 4.893_524_6e-3];
+    [-2.760_768_5e-16, 2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619_3e-4, 4.893_524_6e-3];
 /// Even denominator, highest power first: x⁶ to 1.
-const TANH_DENOMINATOR: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525_2e-3];
+const TANH_DENOMINATOR: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
 /// 1/n! from n = 8 down to 0.
 const EXPONENTIAL: [f32; 9] =
     [1.0 / 40320.0, 1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];

@@ -255,7 +255,9 @@ impl Flow {
                 Mix::Scale(scale) => {
                     for ((x, &scale), &shift) in x.iter_mut().zip(scale).zip(&block.shift) {
                         let (scale, shift) = (simd.splat_f32s(scale), simd.splat_f32s(shift));
-                        x.iter_mut().for_each(|x| *x = simd.mul_add_e_f32s(*x, scale, shift));
+                        for x in x {
+                            *x = simd.mul_add_e_f32s(*x, scale, shift);
+                        }
                     }
                 }
                 Mix::Matrix(matrix) => {

@@ -8,6 +8,8 @@
 //! `operator` is what ONNX Runtime sees, `kernel` the flow on a tile, `product`, `elementary` and
 //! `average` what it is made of. Vectors are as wide as the processor has them (pulp).
 
+#![expect(clippy::inline_always, reason = "what stays a call of its own is compiled without the vectors")]
+
 mod average;
 mod elementary;
 mod kernel;

@@ -10,6 +10,9 @@ use super::average::Average;
 use super::kernel::{Block, BlockParts, Flow, Scratch};
 use super::{CONSTANT, DOMAIN, INPUTS, NAME, POOLING};
 
+/// Largest side of an average; memory grows with it.
+const MOST_POOLING: usize = 255;
+
 /// What a session must know to run files with the operator, on so many threads.
 pub(in crate::scoring) fn operators(threads: usize) -> ort::Result<OperatorDomain> {
     OperatorDomain::new(DOMAIN)?.add(CouplingFlow { threads })
@@ -34,7 +37,7 @@ impl Operator for CouplingFlow {
         [OperatorOutput::required(TensorElementType::Float32)]
     }
 
-    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<FlowKernel> {
+    fn create_kernel(&self, context: &KernelContext<'_>) -> ort::Result<FlowKernel> {
         let flow = read(context).map_err(|problem| ort::Error::new(format!("{DOMAIN}.{NAME}: {problem}")))?;
         let scratch = (0..self.threads.max(1)).map(|_| Scratch::default()).collect();
         Ok(FlowKernel { flow, standardised: Vec::new(), scratch })
@@ -68,7 +71,10 @@ fn read(context: &KernelContext<'_>) -> Result<Flow, String> {
     let channels = scale.len();
     let (blocks, first, hidden) = w1.dim();
     let (rows, columns, second) = (row_table.dim().1, column_table.dim().1, channels / 2);
-    let pooling = usize::try_from(pooling).ok().filter(|side| side % 2 == 1).ok_or("the average's side is not odd")?;
+    let pooling = usize::try_from(pooling)
+        .ok()
+        .filter(|side| side % 2 == 1 && *side <= MOST_POOLING)
+        .ok_or_else(|| format!("attribute {POOLING} is {pooling}, expected an odd number up to {MOST_POOLING}"))?;
     let fits = channels > 1
         && rows > 0
         && columns > 0
