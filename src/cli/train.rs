@@ -70,7 +70,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIDE")]
     tile: Option<usize>,
     /// How parts lie before the camera; any trains on turned copies, too, and makes what is normal
-    /// independent of the place in the picture. Not found out by itself
+    /// independent of the place in the picture
     #[arg(long, value_enum)]
     orientation: Option<OrientationName>,
     /// What the backbone's convolutions work on; the flows are f32 and learn what the backbone says
@@ -132,7 +132,10 @@ impl From<NumbersName> for Numbers {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum OrientationName {
-    /// Always alike (the default)
+    /// Any where the normals, turned by quarters, are as like the others as they were; else, and of
+    /// fewer than eight, fixed (the default)
+    Auto,
+    /// Always alike
     Fixed,
     /// Turned by any angle
     Any,
@@ -141,6 +144,7 @@ enum OrientationName {
 impl From<OrientationName> for Orientation {
     fn from(name: OrientationName) -> Self {
         match name {
+            OrientationName::Auto => Self::Auto,
             OrientationName::Fixed => Self::Fixed,
             OrientationName::Any => Self::Any,
         }

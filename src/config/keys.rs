@@ -212,7 +212,7 @@ pub(super) const TRAINING: &[Key] = &[
     may("preset", Kind::Choice(&["fast", "standard", "paper"])),
     may("image_size", Kind::Size),
     may("tile", Kind::Integer(0, 4096)),
-    may("orientation", Kind::Choice(&["fixed", "any"])),
+    may("orientation", Kind::Choice(&["auto", "fixed", "any"])),
     may("numbers", Kind::Choice(&["f32", "int8"])),
     may("defects", Kind::Integer(0, 10_000)),
     may("seed", Kind::Integer(0, i64::MAX)),

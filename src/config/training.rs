@@ -69,6 +69,8 @@ pub enum Orientation {
     Fixed,
     /// Turned by any angle: what is normal is the same everywhere in the picture.
     Any,
+    /// One of these two, as the training normals show.
+    Auto,
 }
 
 /// Everything that `linegate train --config` reads. A key that is absent leaves the preset's value.

@@ -13,6 +13,7 @@ mod finish;
 pub mod fit;
 pub mod flow;
 mod gather;
+mod orientation;
 mod progress;
 pub mod proposal;
 pub mod settings;

@@ -20,7 +20,7 @@ pub struct Settings {
     /// Side of the tiles that the backbone sees a frame through, model pixels; 0 shows it whole.
     #[serde(default)]
     pub tile: usize,
-    /// How parts lie before the camera.
+    /// How parts lie before the camera; of a finished training never [`Orientation::Auto`].
     #[serde(default)]
     pub orientation: Orientation,
     /// What the backbone's convolutions work on.
@@ -114,7 +114,7 @@ impl Settings {
             size: Size { width: 256, height: 256 },
             auto_size: false,
             tile: 0,
-            orientation: Orientation::Fixed,
+            orientation: Orientation::Auto,
             numbers: Numbers::F32,
             region_of_interest: None,
             defects: 0,
@@ -177,6 +177,7 @@ impl Settings {
                 standardise: false,
                 ceiling: None,
                 paper_score: true,
+                orientation: Orientation::Fixed,
                 smoothing_sigma: 0.0,
                 ..standard
             },

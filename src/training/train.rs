@@ -18,6 +18,7 @@ use super::finish;
 use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{Flow, FlowShape};
 use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, sources};
+use super::orientation;
 use super::progress::Progress;
 use super::proposal::{Proposal, ProposalError};
 use super::settings::{ENOUGH_DEFECTS, Settings};
@@ -148,7 +149,8 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         chosen.extend(choose_known_defects(&candidates, settings.defects, settings.seed)?);
     }
     let proposal = Proposal::of(&dataset, &chosen, settings.region_of_interest)?;
-    let settings = &proposal.settle(settings, progress)?;
+    let settings = proposal.settle(settings, progress)?;
+    let settings = &orientation::settle(&settings, &options.backbone, &normals, start.as_ref(), progress, stop)?;
     // Until the end, for the export takes the backbone with its tiles, too.
     let tiles = tempfile::tempdir_in(writer.path()).map_err(|source| BundleError::Io {
         path: writer.path().to_owned(),

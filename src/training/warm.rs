@@ -9,10 +9,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::features::{ChannelStatistics, Source};
 use super::flow::{Flow, FlowShape};
 use super::settings::Settings;
 use crate::bundle::{Bundle, BundleError, FLOWS_FILE};
+use crate::config::Orientation;
 
 const MAGIC: &[u8; 8] = b"LGFLOWS\0";
 const VERSION: u32 = 1;
@@ -93,6 +96,13 @@ impl WarmStart {
                 .collect(),
             bundle,
         })
+    }
+
+    /// How the parts lie that its flows were fitted on.
+    pub(super) fn orientation(&self) -> Orientation {
+        let settings = &self.bundle.manifest.provenance.settings;
+        let said = settings.get("orientation").and_then(|said| Orientation::deserialize(said).ok());
+        said.filter(|&said| said != Orientation::Auto).unwrap_or_default()
     }
 
     /// Fails with everything in which the bundle differs from what shall be trained: `backbone` is

@@ -49,6 +49,7 @@ fn options(root: &Path) -> TrainOptions {
         name: None,
         from: None,
         settings: Settings {
+            orientation: Orientation::Fixed,
             defects: 2,
             threads: 2,
             blocks: 2,
@@ -134,6 +135,34 @@ fn parts_of_any_orientation_train_and_export_like_others() {
     assert!(provenance.export_difference < 1e-3);
     assert_eq!(provenance.settings["orientation"], "any");
     assert!(provenance.training_images < 16, "turned copies are not counted as pictures");
+}
+
+#[test]
+fn the_pictures_tell_whether_parts_lie_alike_and_a_later_training_goes_by_the_bundle_it_starts_from() {
+    for (quarters, orientation, told) in [(1, "fixed", "parts lie alike"), (4, "any", "in any orientation")] {
+        let folder = tempfile::tempdir().unwrap();
+        PartSet::write(folder.path(), 24, 2);
+        for (number, entry) in std::fs::read_dir(folder.path().join("train/good")).unwrap().enumerate() {
+            let path = entry.unwrap().path();
+            let part = image::open(&path).unwrap().crop_imm(8, 0, 80, 80);
+            let turned = (0..number % quarters).fold(part, |part, _| part.rotate90());
+            turned.save(&path).unwrap();
+        }
+        let mut options = options(folder.path());
+        options.settings.size = Size { width: 64, height: 64 };
+        options.settings.orientation = Orientation::Auto;
+        let heard = Heard::default();
+        let bundle = train(&options, &heard, &AtomicBool::new(false)).unwrap();
+        assert_eq!(bundle.manifest.provenance.settings["orientation"], orientation);
+        assert!(heard.one_with(&["told", told]), "{:?}", heard.0);
+
+        options.from = Some(bundle.path);
+        options.out = folder.path().join("later");
+        let heard = Heard::default();
+        let later = train(&options, &heard, &AtomicBool::new(false)).unwrap();
+        assert_eq!(later.manifest.provenance.settings["orientation"], orientation);
+        assert!(!heard.one_with(&[told]), "looked at again: {:?}", heard.0);
+    }
 }
 
 #[test]

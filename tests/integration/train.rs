@@ -239,7 +239,7 @@ fn a_model_trained_on_tiles_is_exported_with_them_and_leaves_nothing_else_in_the
     // The training itself compares the exported model with the flows on the tiled features.
     let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
     let files: Vec<_> = std::fs::read_dir(&bundle.path).unwrap().map(|f| f.unwrap().file_name()).collect();
-    assert_eq!(files.len(), 3, "manifest, model and flows: {files:?}");
+    assert_eq!(files.len(), 4, "manifest, two models and flows: {files:?}");
     let graph = std::fs::read(bundle.path.join(MODEL_FILE)).unwrap();
     assert!(graph.windows(8).any(|name| name == b"tile/1_1"), "two rows and two columns of tiles");
     for (tile, problem) in [(100, "tile 100: 0 or a multiple of 16"), (96, "tile 96: a multiple of 16 above 96")] {
