@@ -65,13 +65,15 @@ struct Tuning {
 /// Sessions beside each other at most.
 const SESSIONS: usize = 8;
 
-/// What was done in a time.
+/// What was done in a time; seconds.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Spent {
     pub(super) runs: f64,
     pub(super) wall: f64,
     /// Of the process.
     pub(super) cpu: f64,
+    /// What 99 of 100 runs took at most.
+    pub(super) slow: f64,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -161,25 +163,28 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Way>> {
 /// Runs every session on batches of that size, one after the other, for a time.
 pub(super) fn score_for(time: Duration, models: &mut [Model], batch: NonZeroUsize) -> anyhow::Result<Spent> {
     let (began, cpu) = (Instant::now(), cpu_seconds());
-    let runs = std::thread::scope(|scope| {
+    let mut times = std::thread::scope(|scope| {
         let loops: Vec<_> = models
             .iter_mut()
             .map(|model| {
                 scope.spawn(move || {
-                    let mut runs = 0.0;
+                    let mut times = Vec::new();
                     while began.elapsed() < time {
-                        model.time_run(batch)?;
-                        runs += 1.0;
+                        times.push(model.time_run(batch)?);
                     }
-                    anyhow::Ok(runs)
+                    anyhow::Ok(times)
                 })
             })
             .collect();
         let joined =
             loops.into_iter().map(|one| one.join().map_err(|_| anyhow::anyhow!("a session's thread panicked"))?);
-        joined.sum::<anyhow::Result<f64>>()
-    })?;
-    Ok(Spent { runs, wall: began.elapsed().as_secs_f64(), cpu: cpu_seconds() - cpu })
+        joined.collect::<anyhow::Result<Vec<_>>>()
+    })?
+    .concat();
+    let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    times.sort_unstable();
+    let slow = times.get(times.len().saturating_sub(1) * 99 / 100).map_or(0.0, Duration::as_secs_f64);
+    Ok(Spent { runs: times.len() as f64, wall, cpu, slow })
 }
 
 /// See [`Arguments`].

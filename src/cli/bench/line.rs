@@ -85,6 +85,8 @@ struct Alone {
     cpu_ms: f64,
     /// Time of one run, ms.
     run_ms: f64,
+    /// What 99 of 100 runs take at most, ms.
+    run_p99_ms: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -163,9 +165,9 @@ impl LineCost {
     pub(super) fn print(&self) {
         println!("pipeline / session   {:6.3}   (one overloaded run)", self.throughput_ratio_pipeline_to_session);
         println!("pipeline / sessions  {:6.3}", self.throughput_ratio_pipeline_to_sessions);
-        for Alone { sessions, frames_per_second, cpu_ms, run_ms } in [self.session, self.sessions] {
+        for Alone { sessions, frames_per_second, cpu_ms, run_ms, run_p99_ms } in [self.session, self.sessions] {
             println!(
-                "{sessions:2} session(s) alone  {frames_per_second:6.1} frames/s, {cpu_ms:.1} ms CPU a frame, {run_ms:.1} ms a run"
+                "{sessions:2} session(s) alone  {frames_per_second:6.1} frames/s, {cpu_ms:.1} ms CPU a frame, {run_ms:.1} ms a run, p99 {run_p99_ms:.1}"
             );
         }
         println!(
@@ -212,6 +214,7 @@ impl Alone {
             frames_per_second: mean(|one| one.frames_per_second),
             cpu_ms: mean(|one| one.cpu_ms),
             run_ms: mean(|one| one.run_ms),
+            run_p99_ms: mean(|one| one.run_p99_ms),
         }
     }
 }
@@ -245,6 +248,7 @@ fn alone(models: &mut [Model], time: Duration) -> anyhow::Result<Alone> {
         frames_per_second: spent.runs / spent.wall,
         cpu_ms: spent.cpu * 1e3 / spent.runs,
         run_ms: spent.wall * 1e3 * sessions as f64 / spent.runs,
+        run_p99_ms: spent.slow * 1e3,
     })
 }
 
