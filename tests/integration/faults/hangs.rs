@@ -55,12 +55,19 @@ fn write_hanging(bundle: &Path, times: usize) {
     write_bundle_of(bundle, "1", 4.0, &nodes);
 }
 
+/// Two a second: the line goes on for some seconds after the run was broken off.
+const FRAMES: usize = 20;
+/// All but the one that hangs.
+const SCORED: usize = FRAMES - 1;
+
 /// Runs a line whose third frame has the given brightness, the others 4; its end and its log.
 fn run_with(grey: u8, times: usize) -> (serde_json::Value, String) {
     let mut site =
         Site::new("[model]\nbundle = \"bundle\"\nthreads = 1\nsessions = 1\nrun_timeout_ms = 3000\n").embedded();
     write_hanging(&site.folder.path().join("bundle"), times);
-    site.folder_camera("cam", 2, &[4, 4, grey, 4, 4, 4, 4, 4, 4, 4], "");
+    let mut greys = [4; FRAMES];
+    greys[2] = grey;
+    site.folder_camera("cam", 2, &greys, "");
     let output = linegate(&["run", "--config", site.path().to_str().unwrap(), "--json"]).output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{:?}: {log}", output.status);
@@ -73,7 +80,7 @@ fn a_run_that_hangs_fails_its_frame_and_another_session_scores_the_next() {
     // Inside one operator: nothing can end it but the end of the process.
     let (summary, log) = run_with(200, 1);
     let stats = &summary["stats"];
-    assert_eq!((&stats["accept"], &stats["not_inspected"]), (&9.into(), &1.into()), "{log}");
+    assert_eq!((&stats["accept"], &stats["not_inspected"]), (&SCORED.into(), &1.into()), "{log}");
     assert_eq!((&summary["whole"], &summary["restarts"]), (&true.into(), &1.into()), "{log}");
     assert!(log.contains("a run hangs") && log.contains("the session was made anew"), "{log}");
     assert!(!log.contains("was broken off has ended"), "{log}");
@@ -81,9 +88,9 @@ fn a_run_that_hangs_fails_its_frame_and_another_session_scores_the_next() {
 
 #[test]
 fn a_run_that_hangs_is_broken_off_between_two_operators() {
-    // 40 searches of a second or so.
-    let (summary, log) = run_with(30, 40);
-    assert_eq!((&summary["stats"]["accept"], &summary["stats"]["not_inspected"]), (&9.into(), &1.into()), "{log}");
+    // 400 searches of a tenth of a second or so.
+    let (summary, log) = run_with(20, 400);
+    assert_eq!((&summary["stats"]["accept"], &summary["stats"]["not_inspected"]), (&SCORED.into(), &1.into()), "{log}");
     assert!(log.contains("a run hangs") && log.contains("was broken off has ended"), "{log}");
 }
 
