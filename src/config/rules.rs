@@ -27,13 +27,11 @@ pub(super) fn line(root: &Node, walk: &mut Walk<'_>) {
     }
     if let Some(cameras) = root.get("camera") {
         twice(cameras.items().iter().filter_map(|camera| camera.get("name")), "camera", NAME, walk);
-        // Two connections to one device take each other's frames, or the second is refused.
-        for (pipeline, parameter) in [("genicam", "camera"), ("v4l2", "device")] {
-            let of_kind = |camera: &&Node| camera.get("pipeline").and_then(Node::text) == Some(pipeline);
-            let devices = cameras.items().iter().filter(of_kind).filter_map(|camera| camera.get("parameters"));
-            let hint = "a device can serve one `[[camera]]` alone; take one of them out";
-            twice(devices.filter_map(|parameters| parameters.get(parameter)), "device", hint, walk);
-        }
+        // Two connections to one GenICam device take each other's frames; others refuse the second.
+        let genicam = |camera: &&Node| camera.get("pipeline").and_then(Node::text) == Some("genicam");
+        let devices = cameras.items().iter().filter(genicam).filter_map(|camera| camera.get("parameters"));
+        let hint = "a device can serve one `[[camera]]` alone; take one of them out";
+        twice(devices.filter_map(|parameters| parameters.get("camera")), "device", hint, walk);
         let by_software = |camera: &&Node| camera.get("trigger").and_then(Node::text) == Some("software");
         for presence in cameras.items().iter().filter(by_software).filter_map(|camera| camera.get("presence")) {
             walk.report(

@@ -218,7 +218,7 @@ fn a_training_file_is_held_to_the_same_rules() {
 }
 
 #[test]
-fn a_device_serves_one_camera_alone() {
+fn a_genicam_device_serves_one_camera_alone() {
     let camera = |name: &str, pipeline: &str, device: &str| {
         format!("\n[[camera]]\nname = \"{name}\"\npipeline = \"{pipeline}\"\n[camera.parameters]\n{device}\n")
     };
@@ -226,8 +226,8 @@ fn a_device_serves_one_camera_alone() {
         "{GOOD}{}{}{}",
         camera("left", "genicam", "camera = \"192.0.2.7\""),
         camera("right", "genicam", "camera = \"192.0.2.7\""),
-        // Another kind of device that happens to bear the name.
-        camera("below", "v4l2", "device = \"192.0.2.7\""),
+        // Another kind of camera that happens to have such a parameter.
+        camera("below", "mine", "camera = \"192.0.2.7\""),
     );
     let report = report(&twice, &[]);
     assert!(

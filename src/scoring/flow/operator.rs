@@ -78,6 +78,7 @@ fn read(context: &KernelContext<'_>) -> Result<Flow, String> {
     let fits = channels > 1
         && rows > 0
         && columns > 0
+        && (blocks == 0 || hidden > 0)
         && shift.len() == channels
         && first == channels - second
         && row_table.dim() == (blocks, rows, hidden)
