@@ -1,7 +1,7 @@
 //! The model bundle on disk: the only contract between training and the line.
 //!
-//! A directory holding `model.onnx`, `model.cpu.onnx`, `manifest.json`, `flows.bin` and `report/`. Written under a temporary
-//! name, synced and renamed; read only when every hash, shape and version fits.
+//! A directory holding `model.onnx`, `model.cpu.onnx`, `manifest.json`, `flows.bin` and `report/`.
+//! Written under a temporary name, synced and renamed; read only when every hash, shape and version fits.
 
 mod active;
 mod manifest;

@@ -141,6 +141,11 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
+    /// One session on the processor alone, with so many threads; 0 is every core.
+    pub fn on_processor(threads: usize) -> Self {
+        Self { required: true, threads, ..Self::default() }
+    }
+
     /// Sessions that run beside each other on a provider.
     pub fn sessions_on(&self, provider: Provider) -> usize {
         match (self.sessions, provider) {

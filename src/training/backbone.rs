@@ -12,7 +12,7 @@ use super::{Progress, TrainError};
 use crate::bundle::Preprocessing;
 use crate::config::Numbers;
 use crate::inspection::Size;
-use crate::scoring::{BackboneSpec, FeatureExtractor, PictureFitter, Provider, SessionOptions};
+use crate::scoring::{BackboneSpec, FeatureExtractor, PictureFitter, SessionOptions};
 
 /// Pictures that ranges of values are taken from at most.
 const OBSERVED: usize = 32;
@@ -30,12 +30,7 @@ pub(super) fn open_backbone(
     progress: &dyn Progress,
     stop: &AtomicBool,
 ) -> Result<FeatureExtractor, TrainError> {
-    let session = SessionOptions {
-        providers: vec![Provider::Cpu],
-        required: true,
-        threads: settings.threads,
-        ..SessionOptions::default()
-    };
+    let session = SessionOptions::on_processor(settings.threads);
     let Settings { size, tile, .. } = *settings;
     let along = |length: usize| if tile == 0 { length } else { tile.min(length) };
     let seen = Size { width: along(size.width), height: along(size.height) };

@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::settings::Settings;
 use crate::bundle::{Bundle, Calibration, LevelShape, Manifest};
 use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture};
-use crate::scoring::{Model, Provider, SessionOptions};
+use crate::scoring::{Model, SessionOptions};
 
 /// Largest difference allowed between the ONNX file and the trained flow, nats per dimension.
 pub(super) const PARITY: f32 = 1e-3;
@@ -58,9 +58,7 @@ pub(super) fn load_exported(file: &Path, manifest: &Manifest, threads: usize) ->
             sha256: String::new(),
         },
     };
-    let options =
-        SessionOptions { providers: vec![Provider::Cpu], required: true, threads, ..SessionOptions::default() };
-    Ok(Model::load_file(file, &bundle, &options)?)
+    Ok(Model::load_file(file, &bundle, &SessionOptions::on_processor(threads))?)
 }
 
 /// Scores pictures with the exported model, as many in memory as one run takes.

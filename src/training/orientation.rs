@@ -15,7 +15,7 @@ use super::{Progress, TrainError};
 use crate::bundle::Preprocessing;
 use crate::config::Orientation;
 use crate::inspection::{Picture, Rectangle, Size};
-use crate::scoring::{FeatureExtractor, PictureFitter, Provider, SessionOptions};
+use crate::scoring::{FeatureExtractor, PictureFitter, SessionOptions};
 
 /// Normals looked at, at most.
 const LOOKED_AT: usize = 32;
@@ -83,14 +83,8 @@ fn unlikeness_by_turns(
     if normals.len() < FEWEST {
         return Ok(None);
     }
-    let session = SessionOptions {
-        providers: vec![Provider::Cpu],
-        required: true,
-        threads: settings.threads,
-        ..SessionOptions::default()
-    };
     let size = Size { width: SIDE, height: SIDE };
-    let mut extractor = FeatureExtractor::load(backbone, size, &session)?;
+    let mut extractor = FeatureExtractor::load(backbone, size, &SessionOptions::on_processor(settings.threads))?;
     let mut fitter = PictureFitter::new();
     // By the number of quarter turns, `[picture, feature]`.
     let mut features: [Vec<Array1<f32>>; 4] = Default::default();
@@ -100,9 +94,8 @@ fn unlikeness_by_turns(
         let middle = square(settings.region_of_interest, picture_size(&sample.path)?);
         let (picture, _) = load(sample, &Preprocessing { size, region_of_interest: Some(middle) }, &mut fitter)?;
         let turns: [Picture; 4] = std::array::from_fn(|quarters| turned(&picture, quarters as f32 * FRAC_PI_2, 1.0));
-        for (turn, features) in turns.iter().zip(&mut features) {
-            let coarsest = extractor.extract(&[turn])?.pop().and_then(|mut maps| maps.pop());
-            features.extend(coarsest.map(Array1::from_iter));
+        for (mut maps, features) in extractor.extract(&turns.each_ref())?.into_iter().zip(&mut features) {
+            features.extend(maps.pop().map(Array1::from_iter));
         }
     }
     Ok(Some(farthest_turn(&features, extractor.levels().last().map_or(1, |&(channels, _)| channels))))

@@ -7,12 +7,11 @@ use std::ops::Range;
 use ndarray::{ArrayView1, ArrayView2};
 use pulp::{Arch, Simd, WithSimd};
 
+use super::CLAMP;
 use super::average::Average;
 use super::elementary::{exp_of_log_scale, tanh};
 use super::product::{Bias, Ends, Lanes, Panels, TILE, lanes_at, padded};
 
-/// Bound of a block's log-scale (the soft clamp of the coupling).
-const CLAMP: f32 = 1.9;
 /// Most lanes that a vector has.
 const MOST_LANES: usize = 16;
 

@@ -1,8 +1,8 @@
 //! A level's whole flow as one operator of ONNX Runtime, for processors.
 //!
 //! A file for every provider says a flow with standard operators: a dozen a block, each of which
-//! carries all cells' values through memory. On a processor that takes twice as long as the products in
-//! them; so a bundle has a second file, in which a level is one node of [`NAME`], and what is here
+//! carries all cells' values through memory. On a processor that takes nearly twice as long as to keep
+//! them in the cache; so a bundle has a second file, in which a level is one node of [`NAME`], and what is here
 //! runs it a tile of cells at a time.
 //!
 //! `operator` is what ONNX Runtime sees, `kernel` the flow on a tile, `product`, `elementary` and
@@ -28,6 +28,8 @@ pub const NAME: &str = "CouplingFlow";
 pub const POOLING: &str = "pooling";
 /// Attribute: what every log-likelihood has, times C.
 pub const CONSTANT: &str = "constant";
+/// Bound of a block's log-scale, `s = CLAMP * tanh(..)` (FrEIA `affine_clamping`).
+pub const CLAMP: f32 = 1.9;
 /// Inputs in their order, f32, B blocks of hidden width H on C channels: the features `[batch, C, row,
 /// column]`, then constants: scale and shift `[C]`, `w1 [B, C - C/2, H]`, `row_table [B, row, H]`,
 /// `column_table [B, column, H]`, `w2 [B, H, 2 (C/2)]`, `b2 [B, 2 (C/2)]`, `mix [B, C, C]`, `mix_shift

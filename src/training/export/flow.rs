@@ -7,14 +7,13 @@ use ndarray::Array2;
 
 use super::graph::{GraphBuilder, float_attribute, integer_attribute, integers_attribute};
 use crate::scoring::Layout;
+use crate::scoring::flow::CLAMP;
 use crate::training::flow::{FoldedBlock, FoldedFlow};
 
 /// Cells up to which a block's two position tables are one table when the model is loaded, which
 /// saves a pass over the hidden values. Beyond, tables of every cell and block would fill the memory:
 /// about 0.7 GiB at 1104x928.
 const FOLDED_CELLS: usize = 8192;
-/// Bound of a block's log-scale (the soft clamp of the coupling).
-pub(super) const CLAMP: f32 = 1.9;
 
 /// Adds the nodes of one flow. `features` is the level's map of `layout`, `output` the name of the
 /// log-likelihood map, f32 `[batch, row, column]`.

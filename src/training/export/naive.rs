@@ -1,9 +1,10 @@
 //! A flow as ONNX nodes with nothing folded, as a framework would export it: the condition beside the
 //! features of every cell, a layer of its own for the global affine map. For comparison only.
 
-use super::flow::{CLAMP, to_rows_and_columns};
+use super::flow::to_rows_and_columns;
 use super::graph::{GraphBuilder, integer_attribute, integers_attribute};
 use crate::scoring::Layout;
+use crate::scoring::flow::CLAMP;
 use crate::training::flow::{CONDITION_LENGTH, Flow, FoldedFlow, Part, position_code};
 
 /// Opset from which the reductions take their axes as an input.

@@ -7,8 +7,6 @@ use rand::{Rng, RngExt};
 use super::CONDITION_LENGTH;
 use crate::training::settings::Settings;
 
-/// Clamp of the coupling's log-scale: `s = CLAMP * tanh(..)` (FrEIA `affine_clamping`).
-pub(super) const CLAMP: f32 = 1.9;
 /// Factor on the coupling network's output (FrEIA).
 pub(super) const DAMPING: f32 = 0.1;
 

@@ -1,9 +1,10 @@
 //! One tile of pixels, forward and backward.
 
 use super::elementary;
-use super::parameters::{CLAMP, DAMPING, Flow, FlowShape, Part};
+use super::parameters::{DAMPING, Flow, FlowShape, Part};
 use super::product::{Matrix, product};
 use super::tape::{Layout, TILE};
+use crate::scoring::flow::CLAMP;
 
 /// What does not depend on the pixel: computed once per pass.
 pub(super) struct Fixed {
