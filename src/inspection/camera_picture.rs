@@ -1,5 +1,7 @@
 //! A picture as its camera gave it.
 
+use std::sync::Arc;
+
 use super::{Picture, PictureError, Size};
 
 /// From luma and chroma to red, green and blue.
@@ -63,8 +65,7 @@ impl YuvColour {
     }
 }
 
-/// How the bytes of a [`CameraPicture`] stand, 8 bits each, rows tightly packed, planes one behind the
-/// other.
+/// How the bytes of a [`CameraPicture`] stand, 8 bits each, in up to three planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PixelFormat {
     /// `[row, column, channel]`.
@@ -92,16 +93,76 @@ impl PixelFormat {
             Self::Yuv { chroma, .. } => pixels(size)?.checked_add(pixels(chroma)?.checked_mul(2)?),
         }
     }
+
+    /// Bytes of a row, and rows, of every plane of a picture of `size`; a plane that is not there has neither.
+    pub fn planes(self, size: Size) -> [(usize, usize); PLANES] {
+        let Size { width, height } = size;
+        match self {
+            Self::Rgb => [(width * 3, height), (0, 0), (0, 0)],
+            Self::Grey => [(width, height), (0, 0), (0, 0)],
+            Self::Yuv { chroma, interleaved: true, .. } => [(width, height), (chroma.width * 2, chroma.height), (0, 0)],
+            Self::Yuv { chroma, interleaved: false, .. } => {
+                [(width, height), (chroma.width, chroma.height), (chroma.width, chroma.height)]
+            }
+        }
+    }
+}
+
+/// Planes of a picture at most.
+pub const PLANES: usize = 3;
+
+/// One plane of a picture.
+#[derive(Debug, Clone, Copy)]
+pub struct Plane<'a> {
+    /// Its rows one behind the other, `stride` bytes each.
+    pub bytes: &'a [u8],
+    /// Bytes from the start of a row to that of the next.
+    pub stride: usize,
+    /// Bytes of a row that are pixels, at most `stride`.
+    pub row: usize,
+}
+
+impl<'a> Plane<'a> {
+    /// The pixels of every row.
+    pub fn rows(self) -> impl Iterator<Item = &'a [u8]> {
+        self.bytes.chunks_exact(self.stride.max(1)).map(move |row| &row[..self.row])
+    }
+}
+
+/// Pixels that are somebody else's, such as in a buffer that goes back to its camera when this is dropped.
+pub trait LentPixels: Send + Sync {
+    /// The bytes of a plane; empty where there is none of that number. The same at every call.
+    fn plane(&self, number: usize) -> &[u8];
+}
+
+#[derive(Clone)]
+enum Pixels {
+    /// Rows tightly packed, planes one behind the other.
+    Own(Vec<u8>),
+    Lent {
+        pixels: Arc<dyn LentPixels>,
+        strides: [usize; PLANES],
+    },
 }
 
 /// A picture in the format of its camera. To convert it at full size would take longer than to scale
 /// it; so it stays as it is until it is scaled, or kept.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct CameraPicture {
     size: Size,
     format: PixelFormat,
-    bytes: Vec<u8>,
+    pixels: Pixels,
 }
+
+impl PartialEq for CameraPicture {
+    fn eq(&self, other: &Self) -> bool {
+        let rows = |picture: &Self, number| picture.plane(number).rows().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let same = |number| rows(self, number) == rows(other, number);
+        (self.size, self.format) == (other.size, other.format) && (0..PLANES).all(same)
+    }
+}
+
+impl Eq for CameraPicture {}
 
 impl std::fmt::Debug for CameraPicture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -120,7 +181,45 @@ impl CameraPicture {
             let channels = if format == PixelFormat::Grey { 1 } else { 3 };
             return Err(PictureError { size, channels, expected, got: bytes.len() });
         }
-        Ok(Self { size, format, bytes })
+        Ok(Self { size, format, pixels: Pixels::Own(bytes) })
+    }
+
+    /// A picture whose pixels stay where they are. `strides`: bytes from the start of a row of each plane
+    /// to that of the next.
+    ///
+    /// # Errors
+    /// [`PictureError`] when a plane has fewer bytes than its rows take, rows lie in each other, or the picture
+    /// is empty.
+    pub fn lent(
+        size: Size,
+        format: PixelFormat,
+        strides: [usize; PLANES],
+        pixels: Arc<dyn LentPixels>,
+    ) -> Result<Self, PictureError> {
+        let picture = Self { size, format, pixels: Pixels::Lent { pixels, strides } };
+        for (number, (row, rows)) in format.planes(size).into_iter().enumerate() {
+            let got = picture.plane(number).bytes.len();
+            let expected = rows * strides[number].max(row);
+            if format.bytes(size).is_none() || strides[number] < row || got < expected {
+                return Err(PictureError { size, channels: 1, expected, got });
+            }
+        }
+        Ok(picture)
+    }
+
+    /// The same with pixels of its own, so that what was lent can go back.
+    #[must_use]
+    pub fn owned(&self) -> Self {
+        let mut bytes = Vec::with_capacity(self.format.bytes(self.size).unwrap_or(0));
+        for number in 0..PLANES {
+            self.plane(number).rows().for_each(|row| bytes.extend_from_slice(row));
+        }
+        Self { pixels: Pixels::Own(bytes), ..*self }
+    }
+
+    /// Whether its pixels are somebody else's.
+    pub fn is_lent(&self) -> bool {
+        matches!(self.pixels, Pixels::Lent { .. })
     }
 
     /// Width and height.
@@ -133,29 +232,40 @@ impl CameraPicture {
         self.format
     }
 
-    /// The bytes of all planes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The bytes, to be filled anew.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// A plane; without bytes where there is none of that number.
+    pub fn plane(&self, number: usize) -> Plane<'_> {
+        let planes = self.format.planes(self.size);
+        let (row, rows) = planes[number];
+        match &self.pixels {
+            Pixels::Own(bytes) => {
+                let before: usize = planes[..number].iter().map(|(row, rows)| row * rows).sum();
+                Plane { bytes: &bytes[before..before + row * rows], stride: row, row }
+            }
+            Pixels::Lent { pixels, strides } => {
+                let (bytes, stride) = (pixels.plane(number), strides[number]);
+                Plane { bytes: &bytes[..bytes.len().min(rows * stride)], stride, row }
+            }
+        }
     }
 
     /// The values of a pixel inside the picture as they stand: red, green and blue; three times grey; or
     /// luma, U and V.
     pub fn stored(&self, x: usize, y: usize) -> [u8; 3] {
         let Size { width, height } = self.size;
-        let at = y * width + x;
+        let first = self.plane(0);
+        let at = |plane: Plane<'_>, x: usize, y: usize| plane.bytes[y * plane.stride + x];
         match self.format {
-            PixelFormat::Rgb => [self.bytes[3 * at], self.bytes[3 * at + 1], self.bytes[3 * at + 2]],
-            PixelFormat::Grey => [self.bytes[at]; 3],
+            PixelFormat::Rgb => [0, 1, 2].map(|channel| at(first, 3 * x + channel, y)),
+            PixelFormat::Grey => [at(first, x, y); 3],
             PixelFormat::Yuv { chroma, interleaved, .. } => {
-                let pair = y * chroma.height / height * chroma.width + x * chroma.width / width;
-                let (planes, plane) = (width * height, chroma.width * chroma.height);
-                let [u, v] = if interleaved { [2 * pair, 2 * pair + 1] } else { [pair, plane + pair] };
-                [self.bytes[at], self.bytes[planes + u], self.bytes[planes + v]]
+                let (cx, cy) = (x * chroma.width / width, y * chroma.height / height);
+                let second = self.plane(1);
+                let [u, v] = if interleaved {
+                    [at(second, 2 * cx, cy), at(second, 2 * cx + 1, cy)]
+                } else {
+                    [at(second, cx, cy), at(self.plane(2), cx, cy)]
+                };
+                [at(first, x, y), u, v]
             }
         }
     }
@@ -172,31 +282,32 @@ impl CameraPicture {
     /// At full size in RGB; every pixel takes the chroma that covers it.
     pub fn to_rgb(&self) -> Picture {
         let Size { width, height } = self.size;
-        let rgb = match self.format {
-            PixelFormat::Rgb => self.bytes.clone(),
-            PixelFormat::Grey => self.bytes.iter().flat_map(|&value| [value; 3]).collect(),
-            PixelFormat::Yuv { chroma, interleaved, colour } => {
-                let (luma, pairs) = self.bytes.split_at(width * height);
-                let plane = chroma.width * chroma.height;
-                let pair = |at: usize| {
-                    if interleaved { [pairs[2 * at], pairs[2 * at + 1]] } else { [pairs[at], pairs[plane + at]] }
-                };
-                let mut rgb = vec![0; width * height * 3];
-                for (row, (luma, rgb)) in luma.chunks_exact(width).zip(rgb.chunks_exact_mut(width * 3)).enumerate() {
-                    let start = row * chroma.height / height * chroma.width;
-                    let over = (0..width).map(|column| pair(start + column * chroma.width / width));
-                    colour.to_rgb(luma, over, rgb);
+        let first = self.plane(0);
+        let mut rgb = vec![0; width * height * 3];
+        for (y, (rgb, row)) in rgb.chunks_exact_mut(width * 3).zip(first.rows()).enumerate() {
+            match self.format {
+                PixelFormat::Rgb => rgb.copy_from_slice(row),
+                PixelFormat::Grey => rgb.chunks_exact_mut(3).zip(row).for_each(|(pixel, &value)| pixel.fill(value)),
+                PixelFormat::Yuv { chroma, interleaved, colour } => {
+                    let below = y * chroma.height / height;
+                    let [second, third] = [1, 2].map(|number| {
+                        let plane = self.plane(number);
+                        plane.bytes.get(below * plane.stride..).unwrap_or_default()
+                    });
+                    let pair = |at: usize| {
+                        if interleaved { [second[2 * at], second[2 * at + 1]] } else { [second[at], third[at]] }
+                    };
+                    colour.to_rgb(row, (0..width).map(|x| pair(x * chroma.width / width)), rgb);
                 }
-                rgb
             }
-        };
+        }
         Picture::from_rgb(self.size, rgb).expect("as many bytes as pixels, times three")
     }
 }
 
 impl From<Picture> for CameraPicture {
     fn from(picture: Picture) -> Self {
-        Self { size: picture.size(), format: PixelFormat::Rgb, bytes: picture.into_rgb() }
+        Self { size: picture.size(), format: PixelFormat::Rgb, pixels: Pixels::Own(picture.into_rgb()) }
     }
 }
 
@@ -257,5 +368,56 @@ mod tests {
         assert!(CameraPicture::new(Size { width: 0, height: 4 }, PixelFormat::Grey, Vec::new()).is_err());
         let nothing = PixelFormat::Yuv { chroma: Size { width: 0, height: 0 }, interleaved: true, colour };
         assert!(CameraPicture::new(size, nothing, vec![0; 16]).is_err());
+    }
+
+    /// Planes with bytes between their rows that belong to no pixel.
+    struct Padded([Vec<u8>; PLANES]);
+
+    impl LentPixels for Padded {
+        fn plane(&self, number: usize) -> &[u8] {
+            &self.0[number]
+        }
+    }
+
+    fn padded(picture: &CameraPicture, by: usize) -> (Padded, [usize; PLANES]) {
+        let strides = [0, 1, 2].map(|number| picture.plane(number).row + by);
+        let pad = |number| picture.plane(number).rows().flat_map(|row| [row, &vec![0xee; by]].concat()).collect();
+        (Padded([0, 1, 2].map(pad)), strides)
+    }
+
+    #[test]
+    fn lent_pixels_are_the_same_picture_whatever_stands_between_their_rows() {
+        let colour = YuvColour { matrix: YuvMatrix::Bt601, full_range: false };
+        let (size, chroma) = (Size { width: 5, height: 3 }, Size { width: 3, height: 2 });
+        let yuv = |interleaved| PixelFormat::Yuv { chroma, interleaved, colour };
+        for format in [PixelFormat::Rgb, PixelFormat::Grey, yuv(false), yuv(true)] {
+            let bytes = (0..format.bytes(size).unwrap()).map(|at| (at * 37) as u8).collect();
+            let own = CameraPicture::new(size, format, bytes).unwrap();
+            let (pixels, strides) = padded(&own, 7);
+            let lent = CameraPicture::lent(size, format, strides, Arc::new(pixels)).unwrap();
+            assert!(lent.is_lent() && !lent.owned().is_lent());
+            assert!(lent == own && lent.owned() == own, "{format:?}");
+            assert_eq!(lent.to_rgb(), own.to_rgb());
+            assert_eq!(lent.stored(4, 2), own.stored(4, 2));
+        }
+    }
+
+    #[test]
+    fn planes_that_cannot_be_the_picture_are_refused() {
+        let (size, format) = (Size { width: 5, height: 3 }, PixelFormat::Rgb);
+        let own = CameraPicture::new(size, format, vec![9; 45]).unwrap();
+        let lent = |by, strides| CameraPicture::lent(size, format, strides, Arc::new(padded(&own, by).0));
+        assert!(lent(1, [16, 0, 0]).is_ok());
+        assert!(lent(1, [17, 0, 0]).is_err(), "it would end too early");
+        assert!(lent(1, [14, 0, 0]).is_err(), "rows would lie in each other");
+        let yuv = PixelFormat::Yuv {
+            chroma: size,
+            interleaved: true,
+            colour: YuvColour { matrix: YuvMatrix::Bt601, full_range: false },
+        };
+        assert!(
+            CameraPicture::lent(size, yuv, [15, 10, 0], Arc::new(padded(&own, 0).0)).is_err(),
+            "a plane is missing"
+        );
     }
 }

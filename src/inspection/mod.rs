@@ -8,7 +8,7 @@ mod record;
 mod score;
 mod verdict;
 
-pub use camera_picture::{CameraPicture, PixelFormat, YuvColour, YuvMatrix};
+pub use camera_picture::{CameraPicture, LentPixels, PLANES, PixelFormat, Plane, YuvColour, YuvMatrix};
 pub use frame::{Frame, FrameId, PartSource, Stamp, TimeSource};
 pub use picture::{Mask, Picture, PictureError, Rectangle, Size};
 pub use png::{PngError, encode_mask_png, encode_png};

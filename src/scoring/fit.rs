@@ -5,7 +5,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 
 use super::ScoringError;
 use crate::bundle::Preprocessing;
-use crate::inspection::{CameraPicture, Picture, PixelFormat, Rectangle, Size};
+use crate::inspection::{CameraPicture, Picture, PixelFormat, Plane, Rectangle, Size};
 
 /// Cuts pictures to the region of interest and scales them anti-aliased; keeps its buffers.
 ///
@@ -38,7 +38,9 @@ impl PictureFitter {
         let to = preprocessing.size;
         let region = region(picture.size(), preprocessing)?;
         let mut rgb = vec![0; to.width * to.height * 3];
-        self.scale((picture.rgb(), picture.size(), PixelType::U8x3), region, to, &mut rgb)?;
+        let row = picture.size().width * 3;
+        let plane = Plane { bytes: picture.rgb(), stride: row, row };
+        self.scale(Pixels::of(plane, picture.size(), PixelType::U8x3), region, to, &mut rgb)?;
         let fitted = Picture::from_rgb(to, rgb);
         fitted.map_err(|source| failed(region, to, source))
     }
@@ -62,26 +64,25 @@ impl PictureFitter {
         let cells = to.width * to.height;
         assert_eq!(into.len(), cells * 3, "the place is not of the model's size");
         let region = region(from, preprocessing)?;
-        let (luma, chroma) = picture.bytes().split_at(from.width * from.height);
+        let luma = Pixels::of(picture.plane(0), from, PixelType::U8);
         match picture.format() {
-            PixelFormat::Rgb => self.scale((picture.bytes(), from, PixelType::U8x3), region, to, into),
+            PixelFormat::Rgb => self.scale(Pixels { pixels: PixelType::U8x3, ..luma }, region, to, into),
             PixelFormat::Grey => {
-                self.scale_luma(luma, from, region, to)?;
+                self.scale_luma(luma, region, to)?;
                 into.chunks_exact_mut(3).zip(&self.luma).for_each(|(pixel, &value)| pixel.fill(value));
                 Ok(())
             }
             PixelFormat::Yuv { chroma: size, interleaved, colour } => {
-                self.scale_luma(luma, from, region, to)?;
+                self.scale_luma(luma, region, to)?;
                 let region = scaled(region, from, size);
                 let mut pairs = std::mem::take(&mut self.chroma);
                 pairs.resize(cells * 2, 0);
                 let done = if interleaved {
-                    self.scale((chroma, size, PixelType::U8x2), region, to, &mut pairs)
+                    self.scale(Pixels::of(picture.plane(1), size, PixelType::U8x2), region, to, &mut pairs)
                 } else {
-                    let (u, v) = chroma.split_at(size.width * size.height);
-                    let (into_u, into_v) = pairs.split_at_mut(cells);
-                    self.scale((u, size, PixelType::U8), region, to, into_u)
-                        .and_then(|()| self.scale((v, size, PixelType::U8), region, to, into_v))
+                    let (u, v) = pairs.split_at_mut(cells);
+                    self.scale(Pixels::of(picture.plane(1), size, PixelType::U8), region, to, u)
+                        .and_then(|()| self.scale(Pixels::of(picture.plane(2), size, PixelType::U8), region, to, v))
                 };
                 self.chroma = pairs;
                 done?;
@@ -96,38 +97,36 @@ impl PictureFitter {
         }
     }
 
-    fn scale_luma(&mut self, luma: &[u8], from: Size, region: Rectangle, to: Size) -> Result<(), ScoringError> {
+    fn scale_luma(&mut self, luma: Pixels<'_>, region: Rectangle, to: Size) -> Result<(), ScoringError> {
         let mut scaled = std::mem::take(&mut self.luma);
         scaled.resize(to.width * to.height, 0);
-        let done = self.scale((luma, from, PixelType::U8), region, to, &mut scaled);
+        let done = self.scale(luma, region, to, &mut scaled);
         self.luma = scaled;
         done
     }
 
     /// Scales the region of a plane.
-    fn scale(
-        &mut self,
-        (plane, from, pixels): (&[u8], Size, PixelType),
-        region: Rectangle,
-        to: Size,
-        into: &mut [u8],
-    ) -> Result<(), ScoringError> {
-        let whole = Rectangle { x: 0, y: 0, width: from.width, height: from.height };
-        if region == whole && from == to {
-            into.copy_from_slice(plane);
+    fn scale(&mut self, plane: Pixels<'_>, region: Rectangle, to: Size, into: &mut [u8]) -> Result<(), ScoringError> {
+        let whole = Rectangle { x: 0, y: 0, width: plane.size.width, height: plane.size.height };
+        if region == whole && plane.size == to {
+            into.chunks_exact_mut(plane.plane.row)
+                .zip(plane.plane.rows())
+                .for_each(|(into, row)| into.copy_from_slice(row));
             return Ok(());
         }
-        self.resize((plane, from, pixels), region, to, into).map_err(|source| failed(region, to, source))
+        self.resize(plane, region, to, into).map_err(|source| failed(region, to, source))
     }
 
     fn resize(
         &mut self,
-        (plane, from, pixels): (&[u8], Size, PixelType),
+        Pixels { plane, size, pixels }: Pixels<'_>,
         region: Rectangle,
         to: Size,
         into: &mut [u8],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let source = ImageRef::new(from.width.try_into()?, from.height.try_into()?, plane, pixels)?;
+        // As wide as its rows lie apart; what lies between them is in no region.
+        let source =
+            ImageRef::new((plane.stride / pixels.size()).try_into()?, size.height.try_into()?, plane.bytes, pixels)?;
         // A view of the region alone, not the resizer's own crop: that lets the kernel reach over
         // the region's border.
         let source = CroppedImage::new(
@@ -143,6 +142,19 @@ impl PictureFitter {
         let mut target = Image::from_slice_u8(to.width.try_into()?, to.height.try_into()?, into, pixels)?;
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
         Ok(self.resizer.resize(&source, &mut target, &options)?)
+    }
+}
+
+/// A plane of so many columns and rows, and what a pixel of it is.
+struct Pixels<'a> {
+    plane: Plane<'a>,
+    size: Size,
+    pixels: PixelType,
+}
+
+impl<'a> Pixels<'a> {
+    fn of(plane: Plane<'a>, size: Size, pixels: PixelType) -> Self {
+        Self { plane, size, pixels }
     }
 }
 
@@ -170,8 +182,10 @@ fn failed(region: Rectangle, to: Size, source: impl Into<Box<dyn std::error::Err
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::inspection::{YuvColour, YuvMatrix};
+    use crate::inspection::{LentPixels, YuvColour, YuvMatrix};
 
     fn picture(width: usize, height: usize, value: impl Fn(usize, usize) -> [u8; 3]) -> Picture {
         let rgb = (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).flat_map(|(x, y)| value(x, y)).collect();
@@ -279,6 +293,30 @@ mod tests {
             let mut direct = vec![0; expected.rgb().len()];
             PictureFitter::new().fit_into(&rgb.clone().into(), &preprocessing, &mut direct).unwrap();
             assert_eq!(direct, expected.rgb());
+        }
+    }
+
+    /// Pixels of a camera's buffer.
+    struct Buffer(Vec<u8>);
+
+    impl LentPixels for Buffer {
+        fn plane(&self, number: usize) -> &[u8] {
+            if number == 0 { &self.0 } else { &[] }
+        }
+    }
+
+    #[test]
+    fn what_stands_between_the_rows_of_a_buffer_is_in_no_picture() {
+        let picture = picture(40, 30, |x, y| [(x * 5) as u8, (y * 7) as u8, (x ^ y) as u8]);
+        let padded = picture.rgb().chunks(120).flat_map(|row| [row, &[0xff; 24]].concat()).collect();
+        let lent =
+            CameraPicture::lent(picture.size(), PixelFormat::Rgb, [144, 0, 0], Arc::new(Buffer(padded))).unwrap();
+        let region = Some(Rectangle { x: 8, y: 3, width: 32, height: 16 });
+        for preprocessing in [to(16, 16), to(40, 30), Preprocessing { region_of_interest: region, ..to(32, 16) }] {
+            let expected = PictureFitter::new().fit(&picture, &preprocessing).unwrap();
+            let mut fitted = vec![0; expected.rgb().len()];
+            PictureFitter::new().fit_into(&lent, &preprocessing, &mut fitted).unwrap();
+            assert_eq!(fitted, expected.rgb());
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use image::{Rgb, RgbImage};
 use linegate::config::CameraConfig;
-use linegate::inspection::{Frame, NotInspected, PartSource, Size};
+use linegate::inspection::{CameraPicture, Frame, NotInspected, PartSource, Size};
 use linegate::line::capture::{Capture, CaptureError, CaptureEvent, LaunchDescription};
 
 use crate::support::camera;
@@ -73,6 +73,29 @@ fn frames_of_a_test_pattern_come_in_order_with_increasing_numbers() {
     assert!(frames.iter().all(|f| f.part_id.is_none() && f.part_source == PartSource::Counter));
     assert!(matches!(events.first(), Some(CaptureEvent::Up { .. })));
     assert!(lost(&events).is_empty());
+}
+
+#[test]
+fn frames_stay_in_the_cameras_buffers_until_many_are_held_and_are_copied_from_then_on() {
+    let live = |pattern| {
+        camera("test", &format!("pattern = \"{pattern}\"\nwidth = 66\nheight = 50\nrate = 100\nformat = \"I420\""))
+    };
+    let (capture, receiver) = start(live("smpte"));
+    let next = || loop {
+        if let CaptureEvent::Frame(frame) = receiver.recv_timeout(PATIENCE).expect("the camera goes on") {
+            return frame.picture;
+        }
+    };
+    let held: Vec<_> = (0..8).map(|_| next()).collect();
+    let lent = held.iter().filter(|picture| picture.is_lent()).count();
+    assert!(lent > 1 && lent < 8 && held[0].is_lent() && !held[7].is_lent(), "{lent} of 8 lent");
+    // The noise in its corner differs; the bars do not, wherever the pixels stand.
+    let bars = |picture: &CameraPicture| picture.to_rgb().rgb()[..66 * 3 * 20].to_vec();
+    assert!(held.iter().all(|picture| bars(picture) == bars(&held[0])));
+    drop(held);
+    // What came in the meantime was copied.
+    assert!((0..300).any(|_| next().is_lent()), "a buffer that came back is lent again");
+    capture.stop();
 }
 
 #[test]

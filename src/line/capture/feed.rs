@@ -13,6 +13,7 @@ use gstreamer::prelude::*;
 use super::clock::{StreamClock, arrived_now, behind, micros, our_time, ptp_time};
 use super::genicam::{GenicamSource, LOST_EVENT};
 use super::pipeline::Plan;
+use super::sample::{self, Lending};
 use super::stamp::{CameraClock, DriverCounter, Grabbed, PART_EVENT, PartMark, Pending, is_whole};
 use super::trigger::{Trigger, TriggerQueue};
 use super::{CaptureEvent, LostFrame};
@@ -47,6 +48,7 @@ pub(super) struct Feed {
     /// When a picture last arrived.
     last_arrival: Mutex<Option<Instant>>,
     up: AtomicBool,
+    lending: Lending,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,6 +75,7 @@ impl Feed {
             exposing: AtomicBool::new(false),
             last_arrival: Mutex::default(),
             up: AtomicBool::new(false),
+            lending: Lending::default(),
         }
     }
 
@@ -326,7 +329,7 @@ impl Feed {
         };
         self.lose(overtaken, NotInspected::Lost);
         self.say_up();
-        let picture = match super::sample::read(sample) {
+        let picture = match sample::read(sample, &self.lending) {
             Ok(picture) => Arc::new(picture),
             Err(problem) => {
                 tracing::warn!(camera = %self.camera, frame = grabbed.id.0, problem, "picture unusable: the frame is lost");

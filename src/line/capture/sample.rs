@@ -1,63 +1,90 @@
 //! A GStreamer sample -> a picture of our own.
 
-use gstreamer as gst;
-use gstreamer_video as gst_video;
-use gstreamer_video::prelude::*;
-use gstreamer_video::{VideoColorMatrix, VideoColorRange, VideoFormat};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::inspection::{CameraPicture, PixelFormat, Size, YuvColour, YuvMatrix};
+use gstreamer as gst;
+use gstreamer_video::prelude::*;
+use gstreamer_video::video_frame::Readable;
+use gstreamer_video::{VideoColorMatrix, VideoColorRange, VideoFormat, VideoFrame, VideoInfo};
+
+use crate::inspection::{CameraPicture, LentPixels, PLANES, PixelFormat, Size, YuvColour, YuvMatrix};
 
 /// Largest picture side, pixels: a bound on what a broken header may make us allocate.
 const MAX_SIDE: u32 = 32_768;
 
-/// Copies a sample out, rows tightly packed: GStreamer pads them, and a camera driver may take its
-/// buffer back. The only copy of a frame at full size on its way through the line.
-pub(super) fn read(sample: &gst::Sample) -> Result<CameraPicture, &'static str> {
-    let buffer = sample.buffer().ok_or("there is no buffer")?;
+/// Buffers of one camera that the line holds at the same time at most: drivers and decoders have few, and
+/// a camera that gets none back stands still. Enough for one that is scored in every session of a usual line and
+/// one that waits.
+const LENT_AT_MOST: usize = 4;
+
+/// What a camera has lent to the line: its frames stay in its buffers until they are scaled, and are copied
+/// where too many wait for that.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lending(Arc<AtomicUsize>);
+
+impl Lending {
+    /// Takes one more, unless there are too many.
+    fn lend(&self) -> Option<Loan> {
+        let lent =
+            self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |lent| (lent < LENT_AT_MOST).then_some(lent + 1));
+        lent.is_ok().then(|| Loan(self.0.clone()))
+    }
+}
+
+/// Counts until it is dropped.
+struct Loan(Arc<AtomicUsize>);
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A mapped buffer that goes back to its camera when nobody looks at it any more.
+struct Lent {
+    frame: VideoFrame<Readable>,
+    _loan: Option<Loan>,
+}
+
+impl LentPixels for Lent {
+    fn plane(&self, number: usize) -> &[u8] {
+        u32::try_from(number).ok().and_then(|number| self.frame.plane_data(number).ok()).unwrap_or_default()
+    }
+}
+
+/// A sample as a picture. Its pixels stay in the camera's buffer; they are copied, rows tightly packed, where
+/// too many buffers are lent already or the rows begin amid a pixel.
+pub(super) fn read(sample: &gst::Sample, lending: &Lending) -> Result<CameraPicture, &'static str> {
+    let buffer = sample.buffer_owned().ok_or("there is no buffer")?;
     if buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
         return Err("the decoder calls it corrupted");
     }
     let caps = sample.caps().ok_or("there are no caps")?;
-    let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| "the caps are no video caps")?;
+    let info = VideoInfo::from_caps(caps).map_err(|_| "the caps are no video caps")?;
     if info.width() == 0 || info.height() == 0 || info.width() > MAX_SIDE || info.height() > MAX_SIDE {
         return Err("its size is out of bounds");
     }
     let size = Size { width: info.width() as usize, height: info.height() as usize };
     let format = format(&info)?;
-    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)
-        .map_err(|_| "the buffer is smaller than its caps say")?;
-    let planes = planes(size, format);
-    let mut bytes = Vec::with_capacity(planes.iter().map(|(row, rows)| row * rows).sum());
-    for (plane, (row, rows)) in (0..).zip(planes) {
-        if rows == 0 {
-            continue;
-        }
-        let stride = *frame.plane_stride().get(plane as usize).ok_or("a plane is missing")?;
-        let stride = usize::try_from(stride).ok().filter(|&stride| stride > 0).ok_or("it stands upside down")?;
-        let pixels = frame.plane_data(plane).map_err(|_| "it has no pixels")?;
-        for line in pixels.chunks(stride).take(rows) {
-            bytes.extend_from_slice(line.get(..row).ok_or("a row is too short")?);
+    let frame =
+        VideoFrame::from_buffer_readable(buffer, &info).map_err(|_| "the buffer is smaller than its caps say")?;
+    let mut strides = [0; PLANES];
+    for ((number, stride), (_, rows)) in strides.iter_mut().enumerate().zip(format.planes(size)) {
+        if rows > 0 {
+            let given = *frame.plane_stride().get(number).ok_or("a plane is missing")?;
+            *stride = usize::try_from(given).ok().filter(|&given| given > 0).ok_or("it stands upside down")?;
         }
     }
-    CameraPicture::new(size, format, bytes).map_err(|_| "rows are missing")
+    let whole_pixels = format != PixelFormat::Rgb || strides[0].is_multiple_of(3);
+    let loan = lending.lend().filter(|_| whole_pixels);
+    let stays = loan.is_some();
+    let lent = Arc::new(Lent { frame, _loan: loan });
+    let picture = CameraPicture::lent(size, format, strides, lent).map_err(|_| "rows are missing")?;
+    Ok(if stays { picture } else { picture.owned() })
 }
 
-/// Bytes of a row, and rows, of every plane.
-fn planes(size: Size, format: PixelFormat) -> [(usize, usize); 3] {
-    let Size { width, height } = size;
-    match format {
-        PixelFormat::Rgb => [(width * 3, height), (0, 0), (0, 0)],
-        PixelFormat::Grey => [(width, height), (0, 0), (0, 0)],
-        PixelFormat::Yuv { chroma, interleaved: true, .. } => {
-            [(width, height), (chroma.width * 2, chroma.height), (0, 0)]
-        }
-        PixelFormat::Yuv { chroma, interleaved: false, .. } => {
-            [(width, height), (chroma.width, chroma.height), (chroma.width, chroma.height)]
-        }
-    }
-}
-
-fn format(info: &gst_video::VideoInfo) -> Result<PixelFormat, &'static str> {
+fn format(info: &VideoInfo) -> Result<PixelFormat, &'static str> {
     let interleaved = match info.format() {
         VideoFormat::Rgb => return Ok(PixelFormat::Rgb),
         VideoFormat::Gray8 => return Ok(PixelFormat::Grey),

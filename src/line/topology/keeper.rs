@@ -140,6 +140,8 @@ fn look_out(config: &config::Archive) -> Result<(Arc<AtomicBool>, SyncSender<()>
 impl Place<'_> {
     /// Hands the frame over.
     pub(super) fn store(mut self, decision: Decision, picture: Arc<CameraPicture>, map: Option<AnomalyMap>) {
+        // The archive takes its time; the camera gets its buffer back now.
+        let picture = if picture.is_lent() { Arc::new(picture.owned()) } else { picture };
         let sender = self.keeper.sender.lock().unwrap_or_else(PoisonError::into_inner);
         // Never full: the queue has as many places as can be reserved.
         self.used = sender.as_ref().is_some_and(|s| s.try_send(Kept { decision, picture, map }).is_ok());
