@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::export::{ExportError, export_naive_model};
+use super::export::{ExportError, FlowForm, ModelExport};
 use super::features::{ChannelStatistics, LevelBank};
 use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{Flow, FlowShape, FoldedFlow, matrix_product_gflops};
@@ -51,7 +51,8 @@ pub fn write_naive_model(bundle: &Bundle, backbone: &Path, spec: &BackboneSpec, 
     let metadata = [(METADATA_NAME, &manifest.name), (METADATA_VERSION, &manifest.version)]
         .map(|(key, value)| (key.to_owned(), value.clone()));
     let size = manifest.preprocessing.size;
-    Ok(export_naive_model(backbone, spec, size, &folded, &flows, &outputs, &metadata, out)?)
+    let export = ModelExport { backbone, spec, size, flows: &folded, outputs: &outputs, metadata: &metadata };
+    Ok(export.write(FlowForm::Naive(&flows), out)?)
 }
 
 /// Pixels of a measured step: the paper's batch.

@@ -12,7 +12,7 @@ use super::calibration::{Trial, uncalibrated};
 use super::cost::{PhaseClock, peak_memory_mib};
 use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out};
 use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
-use super::export::{ExportError, export_model, export_processor_model};
+use super::export::{ExportError, FlowForm, ModelExport};
 use super::features::{ChannelStatistics, FeatureFileError, LevelBank, Source};
 use super::finish;
 use super::fit::{FitError, LevelFit, StepReport};
@@ -245,18 +245,17 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let folded = finish::fold(&fits, &normal_bank, &statistics);
     let outputs: Vec<String> = levels.iter().map(|level| level.output.clone()).collect();
     let metadata = [(METADATA_NAME.to_owned(), name.clone()), (METADATA_VERSION.to_owned(), version.clone())];
-    let model_file = writer.path().join(MODEL_FILE);
-    export_model(extractor.path(), extractor.spec(), settings.size, &folded, &outputs, &metadata, &model_file)?;
-    let processor_file = writer.path().join(PROCESSOR_MODEL_FILE);
-    export_processor_model(
-        extractor.path(),
-        extractor.spec(),
-        settings.size,
-        &folded,
-        &outputs,
-        &metadata,
-        &processor_file,
-    )?;
+    let export = ModelExport {
+        backbone: extractor.path(),
+        spec: extractor.spec(),
+        size: settings.size,
+        flows: &folded,
+        outputs: &outputs,
+        metadata: &metadata,
+    };
+    let [model_file, processor_file] = [MODEL_FILE, PROCESSOR_MODEL_FILE].map(|name| writer.path().join(name));
+    export.write(FlowForm::Standard, &model_file)?;
+    export.write(FlowForm::Processor, &processor_file)?;
     let trained: Vec<TrainedLevel> = fits
         .iter()
         .zip(&normal_bank.sources)

@@ -9,9 +9,7 @@ use linegate::bundle::{
 };
 use linegate::inspection::{Picture, Size};
 use linegate::scoring::{BackboneSpec, FeatureExtractor, Model, SessionOptions};
-use linegate::training::export::{
-    ExportError, Tiling, Variant, export_model, export_processor_model, import_backbone, tile_backbone,
-};
+use linegate::training::export::{ExportError, FlowForm, ModelExport, Tiling, Variant, import_backbone, tile_backbone};
 use linegate::training::features::Source;
 use linegate::training::flow::{FoldedBlock, FoldedFlow};
 use ndarray::{Array1, Array2, Array3};
@@ -214,8 +212,9 @@ pub(crate) fn exported_model_equals_the_definition(backbone: &Path, size: Size, 
         .map(|(key, value)| (key.to_owned(), value.clone()));
     let spec = read_spec(backbone);
     let file = |name| writer.path().join(name);
-    export_model(backbone, &spec, size, &flows, &outputs, &metadata, &file(MODEL_FILE)).unwrap();
-    export_processor_model(backbone, &spec, size, &flows, &outputs, &metadata, &file(PROCESSOR_MODEL_FILE)).unwrap();
+    let export = ModelExport { backbone, spec: &spec, size, flows: &flows, outputs: &outputs, metadata: &metadata };
+    export.write(FlowForm::Standard, &file(MODEL_FILE)).unwrap();
+    export.write(FlowForm::Processor, &file(PROCESSOR_MODEL_FILE)).unwrap();
     let bundle: Bundle = writer.commit(manifest).unwrap();
     let for_all = Model::load_file(&bundle.model_path(), &bundle, &SessionOptions::default()).unwrap();
     let on = |threads| Model::load(&bundle, &SessionOptions { threads, ..SessionOptions::default() }).unwrap();
@@ -337,7 +336,8 @@ fn refused(backbone: &Path, spec: &BackboneSpec, size: Size, flows: &[FoldedFlow
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model.onnx");
     let outputs: Vec<String> = outputs.iter().map(|&name| name.to_owned()).collect();
-    let error = export_model(backbone, spec, size, flows, &outputs, &[], &out).unwrap_err();
+    let export = ModelExport { backbone, spec, size, flows, outputs: &outputs, metadata: &[] };
+    let error = export.write(FlowForm::Standard, &out).unwrap_err();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a refused export left a file");
     error
 }

@@ -29,7 +29,7 @@ mod onnx {
 
 pub use efficientnet::{ImportedBackbone, Variant, import_backbone};
 pub use error::{ExportError, WeightsError};
-pub use model::{export_model, export_naive_model, export_processor_model};
+pub use model::{FlowForm, ModelExport};
 pub use observe::observe_backbone;
 pub use pickle::PickleError;
 pub use quantise::{ValueRange, quantise_backbone};

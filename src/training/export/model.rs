@@ -20,141 +20,102 @@ use crate::scoring::flow as operator;
 use crate::scoring::{BackboneSpec, ColorOrder, Layout};
 use crate::training::flow::{Flow, FoldedFlow};
 
-/// Writes one ONNX file that turns camera pixels into log-likelihood maps.
-///
-/// Input `image`: u8 `[batch, row, column, channel]`, RGB, of `size`, any batch. Outputs, named by
-/// `outputs` and finest first: f32 `[batch, row, column]`, nats per feature dimension. `backbone`
-/// is any ONNX model that `spec` describes; what `spec.outputs` do not need of it is left out.
-/// Each of `flows` looks at one output of the backbone. `metadata` goes into the file's
-/// `metadata_props`. The file appears whole or not at all.
-///
-/// # Errors
-/// [`ExportError`] when the backbone cannot be read or spliced, the flows do not fit it or
-/// themselves, or the file cannot be written.
-pub fn export_model(
-    backbone: &Path,
-    spec: &BackboneSpec,
-    size: Size,
-    flows: &[FoldedFlow],
-    outputs: &[String],
-    metadata: &[(String, String)],
-    out: &Path,
-) -> Result<(), ExportError> {
-    export(backbone, spec, size, flows, outputs, metadata, out, &|graph, level, features, _| {
-        flow::append(graph, level, &flows[level], features, &outputs[level]);
-    })
+/// What goes into a model file: a backbone and flows on its maps.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelExport<'a> {
+    /// Any ONNX model that `spec` describes; what `spec.outputs` do not need of it is left out.
+    pub backbone: &'a Path,
+    /// Its description.
+    pub spec: &'a BackboneSpec,
+    /// Size of the input, pixels.
+    pub size: Size,
+    /// Each looks at one output of the backbone; finest first.
+    pub flows: &'a [FoldedFlow],
+    /// Names of the maps, one a flow.
+    pub outputs: &'a [String],
+    /// Goes into the file's `metadata_props`.
+    pub metadata: &'a [(String, String)],
 }
 
-/// As [`export_model`], with every flow as one operator of our own, which [`crate::scoring`] brings to
-/// sessions on a processor; no other program can run the file.
-///
-/// # Errors
-/// As there.
-pub fn export_processor_model(
-    backbone: &Path,
-    spec: &BackboneSpec,
-    size: Size,
-    flows: &[FoldedFlow],
-    outputs: &[String],
-    metadata: &[(String, String)],
-    out: &Path,
-) -> Result<(), ExportError> {
-    export(backbone, spec, size, flows, outputs, metadata, out, &|graph, level, features, _| {
-        fused::append(graph, level, &flows[level], features, &outputs[level]);
-    })
+/// How the flows are written.
+#[derive(Debug, Clone, Copy)]
+pub enum FlowForm<'a> {
+    /// In standard operators, which every execution provider and every other program runs.
+    Standard,
+    /// Every flow as one operator of our own, which [`crate::scoring`] brings to sessions on a processor; no
+    /// other program can run the file.
+    Processor,
+    /// In standard operators with nothing folded, from the flows before folding: to measure what folding is worth.
+    Naive(&'a [&'a Flow]),
 }
 
-/// As [`export_model`], with nothing of the flows folded: to measure what folding is worth.
-///
-/// # Errors
-/// As there.
-#[expect(clippy::too_many_arguments, reason = "those of export_model and the flows before folding")]
-pub fn export_naive_model(
-    backbone: &Path,
-    spec: &BackboneSpec,
-    size: Size,
-    flows: &[FoldedFlow],
-    unfolded: &[&Flow],
-    outputs: &[String],
-    metadata: &[(String, String)],
-    out: &Path,
-) -> Result<(), ExportError> {
-    export(backbone, spec, size, flows, outputs, metadata, out, &|graph, level, features, opset| {
-        naive::append(graph, level, (unfolded[level], &flows[level]), features, opset, &outputs[level]);
-    })
-}
-
-/// Adds the nodes of one level, given its features and the opset.
-type Append<'a> = dyn Fn(&mut GraphBuilder, usize, (&str, Layout), i64) + 'a;
-
-#[expect(clippy::too_many_arguments, reason = "those of export_model and how a level is written")]
-fn export(
-    backbone: &Path,
-    spec: &BackboneSpec,
-    size: Size,
-    flows: &[FoldedFlow],
-    outputs: &[String],
-    metadata: &[(String, String)],
-    out: &Path,
-    append: &Append<'_>,
-) -> Result<(), ExportError> {
-    check_request(spec, size, flows, outputs)?;
-    for (level, flow) in flows.iter().enumerate() {
-        check_flow(flow).map_err(|problem| ExportError::Flow { level, problem })?;
-    }
-    let backbone = Backbone::read(backbone, spec, size)?;
-    for (level, flow) in flows.iter().enumerate() {
-        let map = flow.source.map;
-        let grid = [("channels", flow.channels), ("rows", flow.rows), ("columns", flow.columns)];
-        for (&declared, (what, found)) in backbone.declared[map].iter().zip(grid) {
-            if let Some(declared) = declared.filter(|&declared| declared != found) {
-                let output = &spec.outputs[map];
-                let problem = format!("it has {found} {what}, the backbone's {output} declares {declared}");
-                return Err(ExportError::Flow { level, problem });
+impl ModelExport<'_> {
+    /// Writes one ONNX file that turns camera pixels into log-likelihood maps.
+    ///
+    /// Input `image`: u8 `[batch, row, column, channel]`, RGB, of `size`, any batch. Outputs, named by
+    /// `outputs`: f32 `[batch, row, column]`, nats per feature dimension. The file appears whole or not
+    /// at all.
+    ///
+    /// # Errors
+    /// [`ExportError`] when the backbone cannot be read or spliced, the flows do not fit it or
+    /// themselves, or the file cannot be written.
+    pub fn write(&self, form: FlowForm<'_>, out: &Path) -> Result<(), ExportError> {
+        let Self { backbone, spec, size, flows, outputs, .. } = *self;
+        check_request(spec, size, flows, outputs)?;
+        for (level, flow) in flows.iter().enumerate() {
+            check_flow(flow).map_err(|problem| ExportError::Flow { level, problem })?;
+        }
+        let backbone = Backbone::read(backbone, spec, size)?;
+        for (level, flow) in flows.iter().enumerate() {
+            let map = flow.source.map;
+            let grid = [("channels", flow.channels), ("rows", flow.rows), ("columns", flow.columns)];
+            for (&declared, (what, found)) in backbone.declared[map].iter().zip(grid) {
+                if let Some(declared) = declared.filter(|&declared| declared != found) {
+                    let output = &spec.outputs[map];
+                    let problem = format!("it has {found} {what}, the backbone's {output} declares {declared}");
+                    return Err(ExportError::Flow { level, problem });
+                }
             }
         }
+        file::write(out, &self.assemble(backbone, form).encode_to_vec())
     }
-    let model = assemble(backbone, spec, size, flows, outputs, metadata, append);
-    file::write(out, &model.encode_to_vec())
-}
 
-fn assemble(
-    backbone: Backbone,
-    spec: &BackboneSpec,
-    size: Size,
-    flows: &[FoldedFlow],
-    outputs: &[String],
-    metadata: &[(String, String)],
-    append: &Append<'_>,
-) -> ModelProto {
-    let mut prologue = GraphBuilder::default();
-    append_preprocessing(&mut prologue, spec, &backbone.input);
-    let mut epilogue = GraphBuilder::default();
-    for (level, flow) in flows.iter().enumerate() {
-        let features = &backbone.outputs[flow.source.map];
-        append(&mut epilogue, level, (features, spec.layout), backbone.opset);
+    fn assemble(&self, backbone: Backbone, form: FlowForm<'_>) -> ModelProto {
+        let Self { spec, size, flows, outputs, metadata, .. } = *self;
+        let mut prologue = GraphBuilder::default();
+        append_preprocessing(&mut prologue, spec, &backbone.input);
+        let mut epilogue = GraphBuilder::default();
+        for (level, (flow, output)) in flows.iter().zip(outputs).enumerate() {
+            let (graph, features) = (&mut epilogue, (backbone.outputs[flow.source.map].as_str(), spec.layout));
+            match form {
+                FlowForm::Standard => flow::append(graph, level, flow, features, output),
+                FlowForm::Processor => fused::append(graph, level, flow, features, output),
+                FlowForm::Naive(unfolded) => {
+                    naive::append(graph, level, (unfolded[level], flow), features, backbone.opset, output);
+                }
+            }
+        }
+        let batch = || Axis::named("batch");
+        let image = [batch(), Axis::Fixed(size.height), Axis::Fixed(size.width), Axis::Fixed(3)];
+        let maps = flows.iter().zip(outputs).map(|(flow, output)| {
+            tensor_info(output, DataType::Float, &[batch(), Axis::Fixed(flow.rows), Axis::Fixed(flow.columns)])
+        });
+        let graph = GraphProto {
+            name: Some("linegate".to_owned()),
+            node: [prologue.nodes, backbone.graph.node, epilogue.nodes].concat(),
+            initializer: [prologue.constants, backbone.graph.initializer, epilogue.constants].concat(),
+            sparse_initializer: backbone.graph.sparse_initializer,
+            input: vec![tensor_info(MODEL_INPUT, DataType::Uint8, &image)],
+            output: maps.collect(),
+            ..Default::default()
+        };
+        let metadata_props = metadata.iter().map(|(key, value)| metadata_entry(key, value)).collect();
+        let mut model = ModelProto { metadata_props, ..backbone.origin.model(graph) };
+        if matches!(form, FlowForm::Processor) {
+            model.opset_import.push(operators_of(operator::DOMAIN, operator::VERSION));
+        }
+        model
     }
-    let batch = || Axis::named("batch");
-    let image = [batch(), Axis::Fixed(size.height), Axis::Fixed(size.width), Axis::Fixed(3)];
-    let maps = flows.iter().zip(outputs).map(|(flow, output)| {
-        tensor_info(output, DataType::Float, &[batch(), Axis::Fixed(flow.rows), Axis::Fixed(flow.columns)])
-    });
-    let graph = GraphProto {
-        name: Some("linegate".to_owned()),
-        node: [prologue.nodes, backbone.graph.node, epilogue.nodes].concat(),
-        initializer: [prologue.constants, backbone.graph.initializer, epilogue.constants].concat(),
-        sparse_initializer: backbone.graph.sparse_initializer,
-        input: vec![tensor_info(MODEL_INPUT, DataType::Uint8, &image)],
-        output: maps.collect(),
-        ..Default::default()
-    };
-    let metadata_props = metadata.iter().map(|(key, value)| metadata_entry(key, value)).collect();
-    let own = graph.node.iter().any(|node| node.domain() == operator::DOMAIN);
-    let mut model = ModelProto { metadata_props, ..backbone.origin.model(graph) };
-    if own {
-        model.opset_import.push(operators_of(operator::DOMAIN, operator::VERSION));
-    }
-    model
 }
 
 /// Adds what turns `image` into the backbone's input.
