@@ -47,6 +47,10 @@ pub struct Settings {
     /// Hidden width of the finest map's level; none is that of the others.
     #[serde(default)]
     pub finest_hidden_width: Option<usize>,
+    /// Channels that a block's fixed rotation turns among each other; none is all of them, as the authors
+    /// have it. Groups of 8, dealt anew for each block, tell as much and leave a third of a flow's work away.
+    #[serde(default)]
+    pub rotated: Option<usize>,
     /// Side of the features' neighbourhood average, odd.
     pub pooling: usize,
     /// Side of the average of one more level on the coarsest map, odd; 0 leaves that level out.
@@ -124,6 +128,7 @@ impl Settings {
             finest_blocks: Some(2),
             hidden_width: Some(64),
             finest_hidden_width: Some(32),
+            rotated: Some(8),
             pooling: 3,
             context: 9,
             steps: Some(800),
@@ -166,6 +171,7 @@ impl Settings {
                 finest_blocks: None,
                 hidden_width: None,
                 finest_hidden_width: None,
+                rotated: None,
                 batch_pixels: 4096,
                 learning_rate: 2e-4,
                 normals_only: 1.0 / 25.0,

@@ -253,7 +253,7 @@ mod tests {
         let level = |channels: usize, map| TrainedLevel {
             source: Source { map, pooling: 3 },
             statistics: ChannelStatistics { mean: vec![0.5; channels], deviation: vec![2.0; channels] },
-            flow: Flow::new(FlowShape { channels, blocks: 2, hidden: 5 }, &mut rng),
+            flow: Flow::new(FlowShape { channels, blocks: 2, hidden: 5 }, None, &mut rng),
         };
         let levels: Vec<_> = [(4, 0), (7, 1)]
             .map({

@@ -202,7 +202,7 @@ proptest! {
     fn the_log_determinant_is_that_of_the_jacobian(seed in 0u64..1000, channels in 2usize..7) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let shape = FlowShape { channels, blocks: 2, hidden: 12 };
-        let flow = Flow::new(shape, &mut rng);
+        let flow = Flow::new(shape, None, &mut rng);
         let mut pass = Pass::new(shape, 3, 3, 1);
         let x: Vec<f32> = (0..channels).map(|_| rng.random_range(-1.0..1.0)).collect();
         let places = vec![[1u16, 2u16]];

@@ -26,41 +26,73 @@ pub(super) fn padded(outputs: usize) -> usize {
 /// every input's weights beside each other; zeros beyond M.
 #[derive(Debug)]
 pub(super) struct Panels {
+    /// Inputs of a panel.
     inputs: usize,
     values: Vec<f32>,
+    /// Which inputs each panel has, where it has few of them.
+    which: Option<Vec<usize>>,
 }
 
 impl Panels {
     pub(super) fn pack(matrix: ArrayView2<'_, f32>) -> Self {
         let (inputs, outputs) = matrix.dim();
-        let mut values = Vec::with_capacity(inputs * padded(outputs));
-        for first in (0..outputs).step_by(PANEL) {
-            for input in 0..inputs {
-                values.extend((first..first + PANEL).map(|output| matrix.get((input, output)).copied().unwrap_or(0.0)));
-            }
+        let firsts = (0..outputs).step_by(PANEL);
+        let weighs = |input, first: usize| (first..outputs.min(first + PANEL)).any(|m| matrix[(input, m)] != 0.0);
+        let mut which: Vec<Vec<usize>> =
+            firsts.clone().map(|first| (0..inputs).filter(|&input| weighs(input, first)).collect()).collect();
+        let most = which.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        // To look inputs up takes time, too.
+        let few = most * 2 <= inputs;
+        let count = if few { most } else { inputs };
+        for (which, first) in which.iter_mut().zip(firsts.clone()) {
+            // As many in every panel: others add nothing.
+            which.extend((0..inputs).filter(|&input| !weighs(input, first)).take(count - which.len()));
+            which.sort_unstable();
         }
-        Self { inputs, values }
+        let weight = |input, m| matrix.get((input, m)).copied().unwrap_or(0.0);
+        let values = firsts.zip(&which).flat_map(|(first, which)| {
+            which.iter().flat_map(move |&input| (first..first + PANEL).map(move |m| weight(input, m)))
+        });
+        Self { inputs: count, values: values.collect(), which: few.then(|| which.concat()) }
     }
 
     /// `out[m] = start(m) + sum over k of matrix[k, m] * x[k]`, then finished, for every vector of a
     /// tile.
     #[inline(always)]
     pub(super) fn multiply<S: Simd>(&self, simd: S, x: &[Lanes<S>], out: &mut [Lanes<S>], ends: &impl Ends<S>) {
-        let x = &x[..self.inputs];
         let panels = self.values.chunks_exact((self.inputs * PANEL).max(1));
         for (number, (panel, out)) in panels.zip(out.as_chunks_mut::<PANEL>().0).enumerate() {
             let first = number * PANEL;
-            // As many sums as the registers hold beside what is multiplied.
-            if S::REGISTER_COUNT >= 32 {
-                columns::<S, 2, 0>(simd, panel, x, first, out, ends);
-                columns::<S, 2, 2>(simd, panel, x, first, out, ends);
-            } else {
-                columns::<S, 1, 0>(simd, panel, x, first, out, ends);
-                columns::<S, 1, 1>(simd, panel, x, first, out, ends);
-                columns::<S, 1, 2>(simd, panel, x, first, out, ends);
-                columns::<S, 1, 3>(simd, panel, x, first, out, ends);
+            match &self.which {
+                None => panel_of(simd, panel, x[..self.inputs].iter(), first, out, ends),
+                Some(which) => {
+                    let which = &which[number * self.inputs..][..self.inputs];
+                    panel_of(simd, panel, which.iter().map(|&input| &x[input]), first, out, ends);
+                }
             }
         }
+    }
+}
+
+/// The product of one panel, of the outputs from `first` on.
+#[inline(always)]
+fn panel_of<'a, S: Simd>(
+    simd: S,
+    panel: &[f32],
+    x: impl Iterator<Item = &'a Lanes<S>> + Clone,
+    first: usize,
+    out: &mut [Lanes<S>; PANEL],
+    ends: &impl Ends<S>,
+) {
+    // As many sums as the registers hold beside what is multiplied.
+    if S::REGISTER_COUNT >= 32 {
+        columns::<S, 2, 0>(simd, panel, x.clone(), first, out, ends);
+        columns::<S, 2, 2>(simd, panel, x, first, out, ends);
+    } else {
+        columns::<S, 1, 0>(simd, panel, x.clone(), first, out, ends);
+        columns::<S, 1, 1>(simd, panel, x.clone(), first, out, ends);
+        columns::<S, 1, 2>(simd, panel, x.clone(), first, out, ends);
+        columns::<S, 1, 3>(simd, panel, x, first, out, ends);
     }
 }
 
@@ -88,12 +120,12 @@ impl<S: Simd> Ends<S> for Bias<'_> {
     }
 }
 
-/// The product of one panel, of the outputs from `first` on, for `N` vectors from `FROM` on.
+/// The same for `N` vectors from `FROM` on.
 #[inline(always)]
-fn columns<S: Simd, const N: usize, const FROM: usize>(
+fn columns<'a, S: Simd, const N: usize, const FROM: usize>(
     simd: S,
     panel: &[f32],
-    x: &[Lanes<S>],
+    x: impl Iterator<Item = &'a Lanes<S>>,
     first: usize,
     out: &mut [Lanes<S>; PANEL],
     ends: &impl Ends<S>,
@@ -115,6 +147,58 @@ fn columns<S: Simd, const N: usize, const FROM: usize>(
     for (sums, out) in sums.iter().zip(out) {
         for (n, &sum) in sums.iter().enumerate() {
             out[FROM + n] = ends.finish(simd, sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array1, Array2};
+    use pulp::{Arch, WithSimd};
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    /// The products of both matrices with the same vector in every lane: those of the best vectors and of none.
+    struct Product<'a>(&'a Panels, &'a [f32], &'a [f32]);
+
+    impl WithSimd for Product<'_> {
+        type Output = Vec<f32>;
+
+        fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+            let x: Vec<Lanes<S>> = self.1.iter().map(|&value| [simd.splat_f32s(value); TILE]).collect();
+            let mut out = vec![[simd.splat_f32s(f32::NAN); TILE]; self.2.len()];
+            self.0.multiply(simd, &x, &mut out, &Bias(self.2));
+            out.iter().map(|lanes| simd.reduce_max_f32s(lanes[TILE - 1])).collect()
+        }
+    }
+
+    #[test]
+    fn a_matrix_with_few_inputs_a_panel_gives_what_it_gives_as_a_whole() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let (inputs, outputs) = (40, 21);
+        let whole = Array2::from_shape_simple_fn((inputs, outputs), || rng.random_range(-1.0f32..1.0));
+        // Each panel of its own inputs, the last of fewer.
+        let dealt = Array2::from_shape_fn((inputs, outputs), |(input, output)| {
+            if (input * 7) % 11 == output / PANEL && input > output { whole[(input, output)] } else { 0.0 }
+        });
+        let nothing = Array2::zeros((inputs, outputs));
+        let x = Array1::from_shape_simple_fn(inputs, || rng.random_range(-1.0f32..1.0));
+        let bias: Vec<f32> = (0..padded(outputs)).map(|output| output as f32 * 0.1).collect();
+        for (matrix, few) in [(whole, false), (dealt, true), (nothing, true)] {
+            let panels = Panels::pack(matrix.view());
+            assert_eq!(panels.which.is_some(), few);
+            let expected = x.dot(&matrix);
+            for found in [
+                Arch::new().dispatch(Product(&panels, x.as_slice().unwrap(), &bias)),
+                Product(&panels, x.as_slice().unwrap(), &bias).with_simd(pulp::Scalar),
+            ] {
+                for (output, expected) in expected.iter().enumerate() {
+                    let expected = expected + bias[output];
+                    assert!((found[output] - expected).abs() < 1e-5, "{output}: {}, not {expected}", found[output]);
+                }
+            }
         }
     }
 }

@@ -95,7 +95,7 @@ impl LevelFit {
         let shape = FlowShape::of(bank.channels, level, settings);
         let pixels = bank.pictures() * bank.kept();
         let steps = settings.steps.unwrap_or((settings.passes * pixels).div_ceil(settings.batch_pixels));
-        let mut flow = start.cloned().unwrap_or_else(|| Flow::new(shape, &mut rng));
+        let mut flow = start.cloned().unwrap_or_else(|| Flow::new(shape, settings.rotated, &mut rng));
         if settings.orientation == Orientation::Any {
             flow.forget_places();
         }

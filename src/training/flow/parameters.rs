@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use super::CONDITION_LENGTH;
@@ -119,8 +120,8 @@ pub struct Flow {
 
 impl Flow {
     /// A fresh flow: linear layers uniform in `±1/sqrt(inputs)` (torch's default), global scale 1,
-    /// offset 0, random rotations.
-    pub fn new(shape: FlowShape, rng: &mut impl Rng) -> Self {
+    /// offset 0, random rotations of `rotated` channels among each other (none: all of them).
+    pub fn new(shape: FlowShape, rotated: Option<usize>, rng: &mut impl Rng) -> Self {
         let mut parameters = vec![0.0; shape.parameter_count()];
         let mut rotations = Vec::with_capacity(shape.blocks);
         for block in 0..shape.blocks {
@@ -139,7 +140,7 @@ impl Flow {
             }
             // The inverse of `0.1 softplus(G; beta 0.5)` at 1.
             parameters[shape.range(block, Part::GlobalScale)].fill(2.0 * (5f32.exp() - 1.0).ln());
-            rotations.push(random_rotation(shape.channels, rng));
+            rotations.push(rotation(shape.channels, rotated.unwrap_or(shape.channels), rng));
         }
         Self { shape, parameters, rotations }
     }
@@ -171,6 +172,25 @@ impl Flow {
     }
 }
 
+/// A random orthogonal matrix that deals the channels into groups and rotates each: row after row, those of a
+/// group beside each other.
+pub(super) fn rotation(channels: usize, group: usize, rng: &mut impl Rng) -> Vec<f32> {
+    if group >= channels {
+        return random_rotation(channels, rng);
+    }
+    let mut order: Vec<usize> = (0..channels).collect();
+    order.shuffle(rng);
+    let mut rows = Vec::with_capacity(channels * channels);
+    for together in order.chunks(group.max(1)) {
+        for rotated in random_rotation(together.len(), rng).chunks_exact(together.len()) {
+            let mut row = vec![0.0; channels];
+            together.iter().zip(rotated).for_each(|(&channel, &value)| row[channel] = value);
+            rows.extend(row);
+        }
+    }
+    rows
+}
+
 /// A random orthogonal matrix: Gram-Schmidt on Gaussian rows, in double precision.
 fn random_rotation(n: usize, rng: &mut impl Rng) -> Vec<f32> {
     let mut rows: Vec<Vec<f64>> = Vec::with_capacity(n);
@@ -195,4 +215,30 @@ fn random_rotation(n: usize, rng: &mut impl Rng) -> Vec<f32> {
         }
     }
     rows.into_iter().flatten().map(|a| a as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn a_rotation_turns_channels_among_those_of_their_group_and_keeps_every_length() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(2);
+        for (channels, group, most) in [(24, 8, 8), (21, 8, 8), (12, 1, 1), (10, 99, 10)] {
+            let rotation = rotation(channels, group, &mut rng);
+            let rows: Vec<&[f32]> = rotation.chunks_exact(channels).collect();
+            assert_eq!(rows.len(), channels);
+            for (i, a) in rows.iter().enumerate() {
+                assert!(a.iter().filter(|&&value| value != 0.0).count() <= most);
+                for (j, b) in rows.iter().enumerate() {
+                    let dot: f32 = a.iter().zip(*b).map(|(a, b)| a * b).sum();
+                    assert!((dot - if i == j { 1.0 } else { 0.0 }).abs() < 1e-5, "rows {i} and {j}: {dot}");
+                }
+            }
+            let stay = (0..channels).filter(|&i| rows[i][i] != 0.0).count();
+            assert!(group >= channels || stay <= channels / 2, "{stay} of {channels} channels were not dealt");
+        }
+    }
 }
