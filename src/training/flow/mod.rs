@@ -5,12 +5,15 @@
 //! coupling network linearly, so its part is a sum of one table by column and one by row: the
 //! 128 condition channels never enter the large product.
 
+#![expect(clippy::inline_always, reason = "what stays a call of its own is compiled without the vectors")]
+
 mod elementary;
 mod folded;
 mod parameters;
 mod pass;
 mod position;
 mod product;
+mod rotation;
 mod tape;
 mod tile;
 

@@ -2,11 +2,14 @@
 //!
 //! With the same threads the sums run in the same order, so results repeat to the bit.
 
+use pulp::Arch;
+
 use super::parameters::{Flow, FlowShape, Part};
 use super::position::{CONDITION_LENGTH, position_code};
 use super::product::{Matrix, product};
+use super::rotation::Rotation;
 use super::tape::{Layout, TILE};
-use super::tile::{Fixed, Scratch, Sums, backward_tile, forward_tile};
+use super::tile::{Backward, Fixed, Forward, Scratch, Sums};
 
 /// Pixels to pass through a flow.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +102,7 @@ impl Pass {
                 .zip(self.tape.chunks_mut(tape_share))
                 .zip(self.log_likelihoods.chunks_mut(share * TILE))
                 .zip(self.log_determinants.chunks_mut(share * TILE));
-            let fixed = &fixed;
+            let (fixed, vectors) = (&fixed, Arch::new());
             run_all(scope, parts, move |((((features, places), tape), log_likelihoods), log_determinants)| {
                 let mut scratch = Scratch::new(&flow.shape);
                 let tiles = features
@@ -110,7 +113,17 @@ impl Pass {
                 for (i, (((features, places), log_likelihoods), log_determinants)) in tiles.enumerate() {
                     let start = if keep { i * layout.tile_length() } else { 0 };
                     let tape = &mut tape[start..start + layout.tile_length()];
-                    forward_tile(flow, fixed, features, places, tape, &mut scratch, log_likelihoods, log_determinants);
+                    let scratch = &mut scratch;
+                    vectors.dispatch(Forward {
+                        flow,
+                        fixed,
+                        features,
+                        places,
+                        tape,
+                        scratch,
+                        log_likelihoods,
+                        log_determinants,
+                    });
                 }
             });
         });
@@ -132,14 +145,14 @@ impl Pass {
                 .zip(loss_gradient.chunks(share * TILE))
                 .zip(self.tape.chunks_mut(share * layout.tile_length()))
                 .zip(self.sums.iter_mut());
-            let fixed = &fixed;
+            let (fixed, vectors) = (&fixed, Arch::new());
             run_all(scope, parts, move |(((places, gradient), tape), sums)| {
                 sums.parameters.fill(0.0);
                 sums.column_tables.fill(0.0);
                 sums.row_tables.fill(0.0);
                 let tiles = places.chunks(TILE).zip(gradient.chunks(TILE)).zip(tape.chunks_mut(layout.tile_length()));
                 for ((places, gradient), tape) in tiles {
-                    backward_tile(flow, fixed, places, gradient, tape, sums);
+                    vectors.dispatch(Backward { flow, fixed, places, loss_gradient: gradient, tape, sums });
                 }
             });
         });
@@ -159,7 +172,7 @@ impl Pass {
         (z, &self.log_determinants)
     }
 
-    fn fix(&self, flow: &Flow) -> Fixed {
+    fn fix<'a>(&self, flow: &'a Flow) -> Fixed<'a> {
         let (hidden, half) = (self.shape.hidden, CONDITION_LENGTH / 2);
         let table = |code: &ndarray::Array2<f32>, block: usize, offset: usize| {
             let places = code.nrows();
@@ -175,7 +188,13 @@ impl Pass {
             );
             table
         };
-        let mut fixed = Fixed { column_tables: Vec::new(), row_tables: Vec::new(), scales: Vec::new(), logdet: 0.0 };
+        let mut fixed = Fixed {
+            rotations: flow.rotations.iter().map(|matrix| Rotation::of(matrix, self.shape.channels)).collect(),
+            column_tables: Vec::new(),
+            row_tables: Vec::new(),
+            scales: Vec::new(),
+            logdet: 0.0,
+        };
         for block in 0..self.shape.blocks {
             fixed.column_tables.push(table(&self.column_code, block, 0));
             let mut rows = table(&self.row_code, block, half);
@@ -192,7 +211,7 @@ impl Pass {
 
     /// Adds the threads' sums up and finishes what was deferred: the condition weight and the
     /// hidden bias from the tables, the raw global scale from g and the log-determinant.
-    fn gather(&mut self, fixed: &Fixed, used: usize, loss_gradient: &[f32]) {
+    fn gather(&mut self, fixed: &Fixed<'_>, used: usize, loss_gradient: &[f32]) {
         let shape = self.shape;
         let (hidden, half) = (shape.hidden, CONDITION_LENGTH / 2);
         let (first, others) = self.sums.split_at_mut(1);
