@@ -66,7 +66,7 @@ impl PictureFitter {
         let region = region(from, preprocessing)?;
         let luma = Pixels::of(picture.plane(0), from, PixelType::U8);
         match picture.format() {
-            PixelFormat::Rgb => self.scale(Pixels { pixels: PixelType::U8x3, ..luma }, region, to, into),
+            PixelFormat::Rgb => self.scale(Pixels { kind: PixelType::U8x3, ..luma }, region, to, into),
             PixelFormat::Grey => {
                 self.scale_luma(luma, region, to)?;
                 into.chunks_exact_mut(3).zip(&self.luma).for_each(|(pixel, &value)| pixel.fill(value));
@@ -119,14 +119,14 @@ impl PictureFitter {
 
     fn resize(
         &mut self,
-        Pixels { plane, size, pixels }: Pixels<'_>,
+        Pixels { plane, size, kind }: Pixels<'_>,
         region: Rectangle,
         to: Size,
         into: &mut [u8],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         // As wide as its rows lie apart; what lies between them is in no region.
         let source =
-            ImageRef::new((plane.stride / pixels.size()).try_into()?, size.height.try_into()?, plane.bytes, pixels)?;
+            ImageRef::new((plane.stride / kind.size()).try_into()?, size.height.try_into()?, plane.bytes, kind)?;
         // A view of the region alone, not the resizer's own crop: that lets the kernel reach over
         // the region's border.
         let source = CroppedImage::new(
@@ -139,7 +139,7 @@ impl PictureFitter {
         if to.width * to.height == 0 {
             return Err("nothing is left of it".into());
         }
-        let mut target = Image::from_slice_u8(to.width.try_into()?, to.height.try_into()?, into, pixels)?;
+        let mut target = Image::from_slice_u8(to.width.try_into()?, to.height.try_into()?, into, kind)?;
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
         Ok(self.resizer.resize(&source, &mut target, &options)?)
     }
@@ -149,12 +149,12 @@ impl PictureFitter {
 struct Pixels<'a> {
     plane: Plane<'a>,
     size: Size,
-    pixels: PixelType,
+    kind: PixelType,
 }
 
 impl<'a> Pixels<'a> {
-    fn of(plane: Plane<'a>, size: Size, pixels: PixelType) -> Self {
-        Self { plane, size, pixels }
+    fn of(plane: Plane<'a>, size: Size, kind: PixelType) -> Self {
+        Self { plane, size, kind }
     }
 }
 
