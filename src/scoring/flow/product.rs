@@ -7,6 +7,8 @@ use pulp::Simd;
 pub(super) const TILE: usize = 4;
 /// Outputs of a panel: so many rows of the product are kept in registers.
 const PANEL: usize = 8;
+/// Inputs of a panel up to which they are taken together first.
+const FEW: usize = PANEL;
 
 /// Values of a channel for the cells of a tile.
 pub(super) type Lanes<S> = [<S as Simd>::f32s; TILE];
@@ -41,8 +43,8 @@ impl Panels {
         let mut which: Vec<Vec<usize>> =
             firsts.clone().map(|first| (0..inputs).filter(|&input| weighs(input, first)).collect()).collect();
         let most = which.iter().map(Vec::len).max().unwrap_or(0).max(1);
-        // To look inputs up takes time, too.
-        let few = most * 2 <= inputs;
+        // To take them takes time, too.
+        let few = most <= FEW && most * 2 <= inputs;
         let count = if few { most } else { inputs };
         for (which, first) in which.iter_mut().zip(firsts.clone()) {
             // As many in every panel: others add nothing.
@@ -60,39 +62,32 @@ impl Panels {
     /// tile.
     #[inline(always)]
     pub(super) fn multiply<S: Simd>(&self, simd: S, x: &[Lanes<S>], out: &mut [Lanes<S>], ends: &impl Ends<S>) {
+        let mut taken = [[simd.splat_f32s(0.0); TILE]; FEW];
         let panels = self.values.chunks_exact((self.inputs * PANEL).max(1));
         for (number, (panel, out)) in panels.zip(out.as_chunks_mut::<PANEL>().0).enumerate() {
             let first = number * PANEL;
-            match &self.which {
-                None => panel_of(simd, panel, x[..self.inputs].iter(), first, out, ends),
+            let x = match &self.which {
+                None => x,
+                // Beside each other, so that what follows is the same code.
                 Some(which) => {
-                    let which = &which[number * self.inputs..][..self.inputs];
-                    panel_of(simd, panel, which.iter().map(|&input| &x[input]), first, out, ends);
+                    for (taken, &input) in taken.iter_mut().zip(&which[number * self.inputs..]) {
+                        *taken = x[input];
+                    }
+                    &taken
                 }
+            };
+            let x = &x[..self.inputs];
+            // As many sums as the registers hold beside what is multiplied.
+            if S::REGISTER_COUNT >= 32 {
+                columns::<S, 2, 0>(simd, panel, x, first, out, ends);
+                columns::<S, 2, 2>(simd, panel, x, first, out, ends);
+            } else {
+                columns::<S, 1, 0>(simd, panel, x, first, out, ends);
+                columns::<S, 1, 1>(simd, panel, x, first, out, ends);
+                columns::<S, 1, 2>(simd, panel, x, first, out, ends);
+                columns::<S, 1, 3>(simd, panel, x, first, out, ends);
             }
         }
-    }
-}
-
-/// The product of one panel, of the outputs from `first` on.
-#[inline(always)]
-fn panel_of<'a, S: Simd>(
-    simd: S,
-    panel: &[f32],
-    x: impl Iterator<Item = &'a Lanes<S>> + Clone,
-    first: usize,
-    out: &mut [Lanes<S>; PANEL],
-    ends: &impl Ends<S>,
-) {
-    // As many sums as the registers hold beside what is multiplied.
-    if S::REGISTER_COUNT >= 32 {
-        columns::<S, 2, 0>(simd, panel, x.clone(), first, out, ends);
-        columns::<S, 2, 2>(simd, panel, x, first, out, ends);
-    } else {
-        columns::<S, 1, 0>(simd, panel, x.clone(), first, out, ends);
-        columns::<S, 1, 1>(simd, panel, x.clone(), first, out, ends);
-        columns::<S, 1, 2>(simd, panel, x.clone(), first, out, ends);
-        columns::<S, 1, 3>(simd, panel, x, first, out, ends);
     }
 }
 
@@ -120,12 +115,12 @@ impl<S: Simd> Ends<S> for Bias<'_> {
     }
 }
 
-/// The same for `N` vectors from `FROM` on.
+/// The product of one panel, of the outputs from `first` on, for `N` vectors from `FROM` on.
 #[inline(always)]
-fn columns<'a, S: Simd, const N: usize, const FROM: usize>(
+fn columns<S: Simd, const N: usize, const FROM: usize>(
     simd: S,
     panel: &[f32],
-    x: impl Iterator<Item = &'a Lanes<S>>,
+    x: &[Lanes<S>],
     first: usize,
     out: &mut [Lanes<S>; PANEL],
     ends: &impl Ends<S>,
