@@ -40,7 +40,7 @@ impl PictureFitter {
         let mut rgb = vec![0; to.width * to.height * 3];
         let row = picture.size().width * 3;
         let plane = Plane { bytes: picture.rgb(), stride: row, row };
-        self.scale(Pixels::of(plane, picture.size(), PixelType::U8x3), region, to, &mut rgb)?;
+        self.scale(Pixels { plane, size: picture.size(), kind: PixelType::U8x3 }, region, to, &mut rgb)?;
         let fitted = Picture::from_rgb(to, rgb);
         fitted.map_err(|source| failed(region, to, source))
     }
@@ -64,7 +64,7 @@ impl PictureFitter {
         let cells = to.width * to.height;
         assert_eq!(into.len(), cells * 3, "the place is not of the model's size");
         let region = region(from, preprocessing)?;
-        let luma = Pixels::of(picture.plane(0), from, PixelType::U8);
+        let luma = Pixels { plane: picture.plane(0), size: from, kind: PixelType::U8 };
         match picture.format() {
             PixelFormat::Rgb => self.scale(Pixels { kind: PixelType::U8x3, ..luma }, region, to, into),
             PixelFormat::Grey => {
@@ -78,11 +78,12 @@ impl PictureFitter {
                 let mut pairs = std::mem::take(&mut self.chroma);
                 pairs.resize(cells * 2, 0);
                 let done = if interleaved {
-                    self.scale(Pixels::of(picture.plane(1), size, PixelType::U8x2), region, to, &mut pairs)
+                    self.scale(Pixels { plane: picture.plane(1), size, kind: PixelType::U8x2 }, region, to, &mut pairs)
                 } else {
                     let (u, v) = pairs.split_at_mut(cells);
-                    self.scale(Pixels::of(picture.plane(1), size, PixelType::U8), region, to, u)
-                        .and_then(|()| self.scale(Pixels::of(picture.plane(2), size, PixelType::U8), region, to, v))
+                    self.scale(Pixels { plane: picture.plane(1), size, kind: PixelType::U8 }, region, to, u).and_then(
+                        |()| self.scale(Pixels { plane: picture.plane(2), size, kind: PixelType::U8 }, region, to, v),
+                    )
                 };
                 self.chroma = pairs;
                 done?;
@@ -150,12 +151,6 @@ struct Pixels<'a> {
     plane: Plane<'a>,
     size: Size,
     kind: PixelType,
-}
-
-impl<'a> Pixels<'a> {
-    fn of(plane: Plane<'a>, size: Size, kind: PixelType) -> Self {
-        Self { plane, size, kind }
-    }
 }
 
 /// The part of a picture that the model sees.

@@ -132,11 +132,7 @@ fn nv12(size: Size) -> PixelFormat {
 
 /// A frame of some texture: what is the same everywhere could be cheaper than it should.
 fn frame(size: Size, format: PixelFormat) -> anyhow::Result<CameraPicture> {
-    let bytes = match format {
-        PixelFormat::Rgb => size.width * size.height * 3,
-        PixelFormat::Grey => size.width * size.height,
-        PixelFormat::Yuv { chroma, .. } => size.width * size.height + 2 * chroma.width * chroma.height,
-    };
+    let bytes = format.planes(size).iter().map(|(row, rows)| row * rows).sum::<usize>();
     Ok(CameraPicture::new(size, format, (0..bytes).map(|at| ((at * 2_654_435_761) >> 24) as u8).collect())?)
 }
 

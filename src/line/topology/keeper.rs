@@ -150,3 +150,51 @@ impl Place<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspection::{LentPixels, PixelFormat, Size};
+
+    /// A camera's.
+    struct Buffer(Vec<u8>);
+
+    impl LentPixels for Buffer {
+        fn plane(&self, number: usize) -> &[u8] {
+            if number == 0 { &self.0 } else { &[] }
+        }
+    }
+
+    #[test]
+    fn what_goes_to_the_archive_does_not_keep_its_cameras_buffer() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config::Archive {
+            directory: folder.path().to_owned(),
+            quota_mib: 64,
+            accept_sample: 0.0,
+            min_free_mib: 0,
+            min_memory_mib: 0,
+        };
+        let decision: Decision = serde_json::from_value(serde_json::json!({
+            "schema_version": 1, "result_id": ulid::Ulid::generate().to_string(), "boot_id": "boot", "sequence": 1,
+            "site": "s", "line": "l", "station": "t", "camera": "c", "frame": 1, "part_source": "none",
+            "verdict": "reject", "eject": true, "reasons": [], "regions": [], "captured_us": 1, "decided_us": 2,
+            "captured_source": "arrival", "published_us": 2, "replayed": false,
+            "latency": { "queue_ms": 0.0, "batch_ms": 0.0, "infer_ms": 0.0, "decide_ms": 0.0 },
+        }))
+        .unwrap();
+        let keeper = Keeper::start(&config).unwrap();
+        // Large, so that the archive works on it for longer than it takes to look.
+        let size = Size { width: 2048, height: 2048 };
+        let buffer = Arc::new(Buffer(vec![7; size.width * size.height]));
+        let strides = [size.width, 0, 0];
+        let picture = CameraPicture::lent(size, PixelFormat::Grey, strides, buffer.clone()).unwrap();
+        let names = keeper.references(&decision).unwrap();
+        let decision = Decision { image_ref: Some(names.0.clone()), ..decision };
+        keeper.reserve().unwrap().store(decision, Arc::new(picture), None);
+        assert_eq!(Arc::strong_count(&buffer), 1, "the archive holds the camera's buffer");
+        keeper.stop();
+        let kept = image::open(folder.path().join(names.0)).unwrap().into_luma8();
+        assert!(kept.dimensions() == (2048, 2048) && kept.pixels().all(|pixel| pixel.0 == [7]));
+    }
+}
