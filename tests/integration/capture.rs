@@ -76,6 +76,20 @@ fn frames_of_a_test_pattern_come_in_order_with_increasing_numbers() {
 }
 
 #[test]
+fn a_still_picture_is_painted_once_and_each_time_it_is_sent_is_a_frame_of_its_own() {
+    let snow = |pipeline| {
+        let events =
+            run_to_end(camera(pipeline, "pattern = \"snow\"\nwidth = 64\nheight = 48\nrate = 100\nnum_buffers = 10"));
+        let frames = frames(&events);
+        assert_eq!(frames.iter().map(|f| f.id.0).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
+        assert!(frames.windows(2).all(|w| w[0].captured.monotonic <= w[1].captured.monotonic));
+        frames.iter().map(|f| f.picture.to_rgb().rgb().to_vec()).collect::<Vec<_>>()
+    };
+    assert!(snow("still").windows(2).all(|pair| pair[0] == pair[1]));
+    assert!(snow("test").windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+#[test]
 fn frames_stay_in_the_cameras_buffers_until_many_are_held_and_are_copied_from_then_on() {
     let live = |pattern| {
         camera("test", &format!("pattern = \"{pattern}\"\nwidth = 66\nheight = 50\nrate = 100\nformat = \"I420\""))

@@ -17,8 +17,9 @@ use crate::line::topology::Line;
 use crate::scoring::{Model, Provider, SessionOptions};
 use crate::training::cost::cpu_seconds;
 
-/// Beyond what the sessions alone can score, so that a frame always waits.
-const OVERLOAD: f64 = 1.3;
+/// What is offered by what the sessions alone can score: more, so that a frame always waits, but not
+/// much more, for each that is shed is a decision as well.
+const OVERLOAD: f64 = 1.1;
 /// Time at the beginning of a run that does not count.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How much longer the first scored frame may take on a machine that has much else to do.
@@ -336,11 +337,11 @@ fn configuration(folder: &Path, wish: &Wish<'_>, cameras: usize, rate: f64, port
     );
     let Size { width, height } = wish.frame;
     for camera in 0..cameras {
-        // A picture of one colour: to paint another would cost more than to inspect it.
+        // Painted once: the processor paints no frames for a real camera.
         write!(
             text,
-            "[[camera]]\nname = \"camera{camera}\"\npipeline = \"test\"\n[camera.parameters]\n\
-             pattern = \"black\"\nwidth = {width}\nheight = {height}\nrate = {rate}\n"
+            "[[camera]]\nname = \"camera{camera}\"\npipeline = \"still\"\n[camera.parameters]\n\
+             pattern = \"smpte\"\nwidth = {width}\nheight = {height}\nrate = {rate}\n"
         )?;
     }
     let file = folder.join("line.toml");

@@ -30,9 +30,9 @@ use crate::training::bench::{StepCost, training_step, write_naive_model};
 /// beside it the file in standard operators, which other providers run. --naive adds the same model as
 /// a framework would export it.
 ///
-/// With --line: whole lines, from test cameras through the outbox to a broker and back to a
-/// subscriber: overloaded, then at half and nine tenths of what they scored so, beside what the
-/// sessions alone score in the same run.
+/// With --line: whole lines, from test cameras (pipeline `still`, which paints its picture once)
+/// through the outbox to a broker and back to a subscriber: overloaded, then at half and nine tenths
+/// of what they scored so, beside what the sessions alone score in the same run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Threads to compare with one; 0 is one per core

@@ -10,10 +10,11 @@ use super::CaptureError;
 const MAX_BYTES: u64 = 64 << 10;
 
 /// The descriptions that are part of the program, by name.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
     ("folder", include_str!("../../../pipelines/folder.launch")),
     ("file", include_str!("../../../pipelines/file.launch")),
     ("test", include_str!("../../../pipelines/test.launch")),
+    ("still", include_str!("../../../pipelines/still.launch")),
     ("v4l2", include_str!("../../../pipelines/v4l2.launch")),
     ("rtsp", include_str!("../../../pipelines/rtsp.launch")),
     ("genicam", include_str!("../../../pipelines/genicam.launch")),
