@@ -150,7 +150,7 @@ impl Default for Decisions {
 pub struct CameraConfig {
     /// Name used in topics: letters, digits, `-`, `_` and `.`, 1 to 64 characters; unique.
     pub name: String,
-    /// Launch description: a name from the pipelines folder (`folder`, `file`, `test`, `v4l2`,
+    /// Launch description: a name from the pipelines folder (`folder`, `file`, `test`, `still`, `v4l2`,
     /// `rtsp`, `genicam`) or a path to a `.launch` file.
     pub pipeline: String,
     /// Values for the `{placeholders}` of the launch description. `location` is a path, relative to
