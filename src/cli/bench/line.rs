@@ -341,7 +341,7 @@ fn configuration(folder: &Path, wish: &Wish<'_>, cameras: usize, rate: f64, port
         write!(
             text,
             "[[camera]]\nname = \"camera{camera}\"\npipeline = \"still\"\n[camera.parameters]\n\
-             pattern = \"smpte\"\nwidth = {width}\nheight = {height}\nrate = {rate}\n"
+             width = {width}\nheight = {height}\nrate = {rate}\n"
         )?;
     }
     let file = folder.join("line.toml");
