@@ -88,7 +88,7 @@ pub enum Evidence {
     /// `-ln(e^-z + e^-ceiling) + 0.1 ln(1 + max(z, 0) / ceiling)`: z, bent smoothly so that beyond
     /// the ceiling it hardly grows.
     Bounded {
-        /// About the most that a level can say, deviations, positive.
+        /// About the most that a level can say, units, positive.
         ceiling: f32,
     },
     /// `-e^-z`, the paper's score; `mean` is then the highest log-likelihood among the held-out
@@ -102,7 +102,7 @@ pub enum Evidence {
 pub struct LevelCalibration {
     /// Mean log-likelihood over the held-out normals, nats per feature dimension.
     pub mean: f32,
-    /// Deviation of the same.
+    /// Unit of z: what training counts as one deviation of the same.
     pub deviation: f32,
     /// Weight of the level in the fused map; the weights add up to 1.
     pub weight: f32,

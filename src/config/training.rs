@@ -56,6 +56,8 @@ pub enum Numbers {
     /// 32-bit floats.
     #[default]
     F32,
+    /// 16-bit floats (half precision).
+    F16,
     /// Eight-bit integers.
     Int8,
 }
@@ -126,7 +128,8 @@ pub struct TrainingConfig {
     /// Pictures with invented defects beside those, 0 to 100000. Without it, a quarter of `synthesised` where one
     /// to four defects are known, none from five on.
     pub invented: Option<usize>,
-    /// Most that one level can say against a cell, deviations of normals, up to 1000; 0 is no bound.
+    /// Most that one level can say against a cell, up to 1000; 0 is no bound. The oddest cell of a typical
+    /// good part lies at 4.
     pub ceiling: Option<f64>,
     /// Normal pixels from beside known defects in a step, 0 to half of `batch_pixels`.
     pub beside_pixels: Option<usize>,

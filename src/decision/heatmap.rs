@@ -26,7 +26,7 @@ fn place(value: f32, boundary: &ImageBoundary) -> Option<f32> {
     if !value.is_finite() {
         return None;
     }
-    // Calibrated units: normal pixels have a deviation of about 1 around 0.
+    // Calibrated units: normal pixels lie about 0 and a boundary some units above.
     let below = boundary.normal.abs().max(1.0);
     let gap = (boundary.abnormal - boundary.normal).max(0.25 * below);
     let above = value - boundary.normal;

@@ -23,11 +23,12 @@ pub const MAX_REGIONS: usize = 64;
 /// Weight of the logarithm that goes on beyond the ceiling.
 const BEYOND: f32 = 0.1;
 
-/// What a cell that lies `z` deviations below the mean log-likelihood says against the part.
+/// What a cell that lies `z` units ([`crate::bundle::LevelCalibration::deviation`]) below the mean log-likelihood says
+/// against the part.
 ///
-/// Why bounded: log-likelihoods of defects lie thousands of deviations off. Unbounded, the coarse
+/// Why bounded: log-likelihoods of defects lie thousands of units off. Unbounded, the coarse
 /// levels' halo around a strong defect outshouts every weaker one (metal_plate: AUPRO 0.86, bounded
-/// at 4 deviations 0.95). `-ln(e^-z + e^-ceiling)` is the log-likelihood of a cell that is drawn from
+/// at 4 0.95). `-ln(e^-z + e^-ceiling)` is the log-likelihood of a cell that is drawn from
 /// the normals or, with a constant density beside, from anything else.
 ///
 /// The small logarithm beside it never ends: were evidence to stop at the ceiling, one odd normal

@@ -18,6 +18,6 @@ impl LogLikelihoodMaps {
 }
 
 /// The fused map of one picture at the finest level's resolution: `[row, column]`, in calibrated
-/// units (about zero mean and unit deviation on normal pixels), higher is more abnormal.
+/// units (about zero on normal pixels, about 4 on a level in the oddest one of a good part), higher is more abnormal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnomalyMap(pub Array2<f32>);

@@ -27,8 +27,14 @@ const SIDE: usize = 128;
 /// normals: 1.26 to 1.36 on metal_plate and magnetic_tile, 0.98 to 1.03 on parts lying at random.
 const ALIKE: f64 = 1.08;
 
+/// With so many normals that lie in every orientation nothing is gained by turning some. Image AUROC of good parts
+/// alone, two seeds, without and with two copies: 256 screws (MVTec AD) 0.757 and 0.704, 48 brackets 0.966 and 0.998.
+const ENOUGH_TURNED: usize = 150;
+/// Turned copies of each normal, at most.
+const MOST_COPIES: usize = 2;
+
 /// The settings with [`Orientation::Auto`] replaced by what is: that of the bundle that training starts
-/// from, else what the pictures tell.
+/// from, else what the pictures tell; and with the number of turned copies that it takes.
 ///
 /// # Errors
 /// [`TrainError`]: a picture or the backbone cannot be read, or the user stopped it.
@@ -40,17 +46,32 @@ pub(super) fn settle(
     progress: &dyn Progress,
     stop: &AtomicBool,
 ) -> Result<Settings, TrainError> {
-    let orientation = match (settings.orientation, start) {
+    let given = match (settings.orientation, start) {
         (Orientation::Auto, Some(start)) => start.orientation(),
-        (Orientation::Auto, None) => {
-            let ratio = unlikeness_by_turns(backbone, settings, normals, stop)?;
-            let (orientation, text) = concluded(ratio, normals.len());
-            progress.tell(&text);
-            orientation
-        }
         (given, _) => given,
     };
-    Ok(Settings { orientation, ..settings.clone() })
+    if given == Orientation::Fixed {
+        return Ok(Settings { orientation: given, turned_copies: 0, ..settings.clone() });
+    }
+    let ratio = unlikeness_by_turns(backbone, settings, normals, stop)?;
+    let orientation = if given == Orientation::Auto {
+        let (orientation, text) = concluded(ratio, normals.len());
+        progress.tell(&text);
+        orientation
+    } else {
+        given
+    };
+    let turned_copies = if orientation == Orientation::Any { copies(ratio, normals.len()) } else { 0 };
+    Ok(Settings { orientation, turned_copies, ..settings.clone() })
+}
+
+/// Turned copies of each of so many normals. Where these lie in every orientation the copies only stand in for normals
+/// that are not there; where they lie alike, though parts need not, there is nothing else to learn it from.
+fn copies(ratio: Option<f64>, normals: usize) -> usize {
+    match ratio {
+        Some(ratio) if ratio < ALIKE => (ENOUGH_TURNED.div_ceil(normals.max(1)) - 1).min(MOST_COPIES),
+        _ => MOST_COPIES,
+    }
 }
 
 /// What follows from the ratio, and how that is told.
@@ -183,6 +204,13 @@ mod tests {
         let (orientation, text) = concluded(Some(1.0), 20);
         assert!(orientation == Orientation::Any && text.contains("--orientation fixed"), "{text}");
         assert_eq!(concluded(None, 5).0, Orientation::Fixed);
+    }
+
+    #[test]
+    fn normals_are_turned_where_too_few_show_how_parts_may_lie() {
+        assert_eq!([10, 48, 100, 149, 150, 2_000].map(|normals| copies(Some(1.0), normals)), [2, 2, 1, 1, 0, 0]);
+        // Any orientation is what the user says, not what the pictures show.
+        assert_eq!([Some(1.3), None].map(|ratio| copies(ratio, 2_000)), [2, 2]);
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub struct Settings {
     /// How parts lie before the camera; of a finished training never [`Orientation::Auto`].
     #[serde(default)]
     pub orientation: Orientation,
+    /// Turned copies of each training normal that are learned, too; chosen by how parts lie.
+    #[serde(default)]
+    pub turned_copies: usize,
     /// What the backbone's convolutions work on.
     #[serde(default)]
     pub numbers: Numbers,
@@ -92,7 +95,8 @@ pub struct Settings {
     pub suspect_rate: f64,
     /// Whether features are brought to zero mean and unit deviation.
     pub standardise: bool,
-    /// Most that one level can say against a cell, deviations; none is without bound.
+    /// Most that one level can say against a cell, units in which a typical good part's oddest cell lies at
+    /// 4; none is without bound.
     pub ceiling: Option<f32>,
     /// Whether levels speak by the paper's score.
     pub paper_score: bool,
@@ -119,6 +123,7 @@ impl Settings {
             auto_size: false,
             tile: 0,
             orientation: Orientation::Auto,
+            turned_copies: 0,
             numbers: Numbers::F32,
             region_of_interest: None,
             defects: 0,
@@ -152,7 +157,7 @@ impl Settings {
             standardise: true,
             ceiling: Some(4.0),
             paper_score: false,
-            smoothing_sigma: 1.0,
+            smoothing_sigma: 0.5,
             feature_budget_mib: 8192,
         };
         match preset {

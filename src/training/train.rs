@@ -28,7 +28,6 @@ use crate::bundle::{
     BUNDLE_SCHEMA_VERSION, Bundle, BundleError, BundleWriter, FLOWS_FILE, METADATA_NAME, METADATA_VERSION, MODEL_FILE,
     Manifest, PROCESSOR_MODEL_FILE, Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
 };
-use crate::config::Orientation;
 use crate::inspection::Picture;
 use crate::scoring::{FeatureExtractor, ScoringError};
 
@@ -36,9 +35,6 @@ use crate::scoring::{FeatureExtractor, ScoringError};
 const AREA_PICTURES: usize = 32;
 /// Normals that say where a defect without a mask lies.
 const USUAL_PICTURES: usize = 32;
-
-/// Turned copies of each training normal where parts lie in any orientation.
-const TURNED_COPIES: usize = 2;
 
 /// What to train, and where to.
 #[derive(Debug, Clone)]
@@ -178,7 +174,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     if invented > 0 {
         progress.tell(&format!("{invented} pictures with invented defects beside the {} known", known.len()));
     }
-    let copies = if settings.orientation == Orientation::Any { TURNED_COPIES } else { 0 };
+    let copies = settings.turned_copies;
     let pictures =
         (normals.len() * (1 + copies), known.len() + if with_defects { settings.synthesised + invented } else { 0 });
     let (mut normal_bank, mut defect_bank) = empty_banks(&extractor, pictures, settings, writer.path(), progress)?;

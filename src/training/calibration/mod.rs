@@ -17,6 +17,9 @@ pub use conformal::{GroupedScore, Threshold, conformal_threshold, smallest_set};
 
 /// Minimum areas tried, cells of the fused map.
 const AREAS: [usize; 5] = [1, 2, 4, 8, 16];
+/// Where the oddest cell of a typical good part (the median one) lies on every level, units of the evidence: the ceiling
+/// that it is bent at.
+const ODDEST: f32 = 4.0;
 /// Cells between regions across which they are merged, tried with every area.
 const MERGED: [usize; 3] = [0, 1, 3];
 
@@ -149,47 +152,46 @@ pub fn calibrate(normals: &[LogLikelihoodMaps], groups: &[usize], trial: &Trial,
     calibration
 }
 
-/// What a level's constants are made of.
-#[derive(Clone, Copy)]
+/// What a level's constants are made of: of one picture, or of several.
+#[derive(Clone)]
 struct Moments {
     count: f64,
     sum: f64,
-    squares: f64,
     highest: f32,
+    /// The lowest log-likelihood of each picture.
+    lowest: Vec<f32>,
 }
 
 impl Moments {
     fn of(map: &Array2<f32>) -> Self {
-        map.iter().fold(Self::none(), |m, &v| Self {
-            count: m.count + 1.0,
-            sum: m.sum + f64::from(v),
-            squares: m.squares + f64::from(v).powi(2),
-            highest: m.highest.max(v),
-        })
-    }
-
-    fn none() -> Self {
-        Self { count: 0.0, sum: 0.0, squares: 0.0, highest: f32::NEG_INFINITY }
+        let ends = |(low, high): (f32, f32), &v: &f32| (low.min(v), high.max(v));
+        let (lowest, highest) = map.iter().fold((f32::INFINITY, f32::NEG_INFINITY), ends);
+        let sum = map.iter().map(|&v| f64::from(v)).sum();
+        Self { count: map.len() as f64, sum, highest, lowest: vec![lowest] }
     }
 
     fn all_but(pictures: &[Self], without: Option<usize>) -> Self {
         let others = pictures.iter().enumerate().filter(|(picture, _)| Some(*picture) != without);
-        others.fold(Self::none(), |a, (_, b)| Self {
-            count: a.count + b.count,
-            sum: a.sum + b.sum,
-            squares: a.squares + b.squares,
-            highest: a.highest.max(b.highest),
+        let none = Self { count: 0.0, sum: 0.0, highest: f32::NEG_INFINITY, lowest: Vec::new() };
+        others.fold(none, |mut a, (_, b)| {
+            a.lowest.extend(&b.lowest);
+            Self { count: a.count + b.count, sum: a.sum + b.sum, highest: a.highest.max(b.highest), ..a }
         })
     }
 
-    /// Mean and deviation of a level as the evidence uses them.
-    fn constants(self, evidence: Evidence) -> (f32, f32) {
-        let mean = self.sum / self.count;
-        let variance = (self.squares / self.count - mean * mean).max(0.0);
-        match evidence {
-            Evidence::Likelihood => (self.highest, 1.0),
-            _ => (mean as f32, variance.sqrt().max(1e-6) as f32),
+    /// Mean and unit of a level as the evidence uses them.
+    ///
+    /// The unit is not the deviation of the cells: most cells of most parts show nothing, and how far beyond their
+    /// deviation the oddest cell of a good part lies differs from level to level by up to ten times. The level with the
+    /// longest tail would then speak for all of them; with this unit a good part's oddest cell says as much on each.
+    fn constants(mut self, evidence: Evidence) -> (f32, f32) {
+        if evidence == Evidence::Likelihood {
+            return (self.highest, 1.0);
         }
+        let mean = (self.sum / self.count) as f32;
+        let middle = self.lowest.len() / 2;
+        let lowest = *self.lowest.select_nth_unstable_by(middle, f32::total_cmp).1;
+        (mean, ((mean - lowest) / ODDEST).max(1e-6))
     }
 }
 
@@ -293,6 +295,21 @@ mod tests {
         let [a, b] = parts;
         let calibration = learned(&[a, b, odd], &settings);
         assert_eq!(calibration.set.scores[2], of_the_others, "{:?}", calibration.set.scores);
+    }
+
+    #[test]
+    fn a_good_parts_oddest_cell_says_as_much_on_every_level() {
+        // One level scatters evenly, the other is flat but for a cell here and there.
+        let part = |oddest: f32| LogLikelihoodMaps {
+            levels: vec![
+                Array2::from_shape_fn((8, 8), |(r, c)| -3.0 - oddest * ((r + c) % 5) as f32 / 4.0),
+                Array2::from_shape_fn((8, 8), |cell| if cell == (3, 3) { -3.0 - 7.0 * oddest } else { -3.0 }),
+            ],
+        };
+        let learned = learned(&[0.2, 0.3, 0.9].map(part), &Settings::preset(Preset::Standard));
+        for (level, oddest) in learned.levels.iter().zip([-3.3, -5.1]) {
+            assert!(((level.mean - oddest) / level.deviation - ODDEST).abs() < 1e-4, "{level:?}");
+        }
     }
 
     #[test]
