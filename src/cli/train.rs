@@ -116,6 +116,8 @@ enum PresetName {
 enum NumbersName {
     /// 32-bit floats (the default)
     F32,
+    /// 16-bit floats, for GPUs; on a processor slower than f32
+    F16,
     /// Eight-bit integers, their ranges from training pictures
     Int8,
 }
@@ -124,6 +126,7 @@ impl From<NumbersName> for Numbers {
     fn from(name: NumbersName) -> Self {
         match name {
             NumbersName::F32 => Self::F32,
+            NumbersName::F16 => Self::F16,
             NumbersName::Int8 => Self::Int8,
         }
     }

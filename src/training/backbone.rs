@@ -1,11 +1,11 @@
-//! The backbone as training wants it: on integers, through tiles, or as it is.
+//! The backbone as training wants it: on other numbers, through tiles, or as it is.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::dataset::Sample;
-use super::export::{Tiling, ValueRange, observe_backbone, quantise_backbone, tile_backbone};
+use super::export::{Tiling, ValueRange, halve_backbone, observe_backbone, quantise_backbone, tile_backbone};
 use super::gather::{check, load};
 use super::settings::Settings;
 use super::{Progress, TrainError};
@@ -19,8 +19,8 @@ const OBSERVED: usize = 32;
 /// By how much they are widened: the line will see what training has not.
 const WIDENED: f32 = 1.25;
 
-/// Opens the backbone for pictures of the model's size; where integers or tiles are wanted, one made from
-/// it that works on integers or sees the pictures through tiles, which stands in `folder`. `samples` show
+/// Opens the backbone for pictures of the model's size; where other numbers or tiles are wanted, one made from
+/// it that works on those or sees the pictures through tiles, which stands in `folder`. `samples` show
 /// what values occur.
 pub(super) fn open_backbone(
     backbone: &Path,
@@ -34,16 +34,24 @@ pub(super) fn open_backbone(
     let Settings { size, tile, .. } = *settings;
     let along = |length: usize| if tile == 0 { length } else { tile.min(length) };
     let seen = Size { width: along(size.width), height: along(size.height) };
-    let mut backbone = backbone.to_owned();
-    if settings.numbers == Numbers::Int8 {
-        let preprocessing = Preprocessing { size: seen, region_of_interest: settings.region_of_interest };
-        let ranges = values_of(&backbone, preprocessing, samples, &session, folder, stop)?;
-        let quantised = folder.join("backbone_int8.onnx");
-        quantise_backbone(&backbone, &BackboneSpec::beside(&backbone)?, seen, &ranges, &quantised)?;
-        progress.tell(&format!("backbone on 8-bit integers, {} ranges", ranges.len()));
-        backbone = quantised;
-    }
-    let backbone = backbone.as_path();
+    let other = match settings.numbers {
+        Numbers::F32 => None,
+        Numbers::F16 => {
+            let halved = folder.join("backbone_f16.onnx");
+            halve_backbone(backbone, &BackboneSpec::beside(backbone)?, seen, &halved)?;
+            progress.tell("backbone on 16-bit floats");
+            Some(halved)
+        }
+        Numbers::Int8 => {
+            let preprocessing = Preprocessing { size: seen, region_of_interest: settings.region_of_interest };
+            let ranges = values_of(backbone, preprocessing, samples, &session, folder, stop)?;
+            let quantised = folder.join("backbone_int8.onnx");
+            quantise_backbone(backbone, &BackboneSpec::beside(backbone)?, seen, &ranges, &quantised)?;
+            progress.tell(&format!("backbone on 8-bit integers, {} ranges", ranges.len()));
+            Some(quantised)
+        }
+    };
+    let backbone = other.as_deref().unwrap_or(backbone);
     if tile == 0 {
         return Ok(FeatureExtractor::load(backbone, size, &session)?);
     }

@@ -1,4 +1,4 @@
-//! A backbone on eight-bit integers: near to itself in f32, exported like any other, trained on.
+//! A backbone on eight-bit integers or half-precision floats: near to itself in f32, exported like any other, trained on.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use linegate::bundle::MODEL_FILE;
 use linegate::config::Numbers;
 use linegate::inspection::Size;
 use linegate::scoring::{FeatureExtractor, SessionOptions};
-use linegate::training::export::{ExportError, ValueRange, observe_backbone, quantise_backbone};
+use linegate::training::export::{ExportError, ValueRange, halve_backbone, observe_backbone, quantise_backbone};
 use linegate::training::settings::Settings;
 use linegate::training::{Silent, TrainOptions, train};
 
@@ -38,6 +38,29 @@ fn quantised(backbone: &Path, folder: &Path) -> PathBuf {
     out
 }
 
+fn halved(backbone: &Path, folder: &Path) -> PathBuf {
+    let out = folder.join("f16.onnx");
+    halve_backbone(backbone, &read_spec(backbone), SIZE, &out).unwrap();
+    out
+}
+
+/// The largest mean difference of a map from that of the f32 backbone, of the map's spread.
+fn difference(backbone: &Path, other: &Path) -> f32 {
+    let [mut exact, mut rounded] =
+        [backbone, other].map(|file| FeatureExtractor::load(file, SIZE, &SessionOptions::default()).unwrap());
+    assert_eq!(exact.levels(), rounded.levels());
+    let shown = pictures(SIZE, 3);
+    let shown: Vec<_> = shown.iter().collect();
+    let (exact, rounded) = (exact.extract(&shown).unwrap(), rounded.extract(&shown).unwrap());
+    let pairs = exact.iter().flatten().zip(rounded.iter().flatten());
+    let differences = pairs.map(|(exact, rounded)| (exact - rounded).mapv(f32::abs).mean().unwrap() / exact.std(0.0));
+    differences.fold(0.0, f32::max)
+}
+
+fn bytes(file: &Path) -> u64 {
+    std::fs::metadata(file).unwrap().len()
+}
+
 #[test]
 fn an_observed_backbone_says_the_highest_and_lowest_value_of_every_tensor() {
     let folder = tempfile::tempdir().unwrap();
@@ -57,35 +80,31 @@ fn an_observed_backbone_says_the_highest_and_lowest_value_of_every_tensor() {
 }
 
 #[test]
-fn a_backbone_on_integers_says_nearly_the_same() {
+fn a_backbone_on_integers_or_half_precision_says_nearly_the_same() {
     let folder = tempfile::tempdir().unwrap();
     for backbone in [lite0(folder.path()), fixture("nhwc_bgr.onnx")] {
-        let int8 = quantised(&backbone, folder.path());
-        let spec = read_spec(&int8);
-        assert_eq!(spec.name, format!("{}_int8", read_spec(&backbone).name));
-        let [mut exact, mut integers] =
-            [&backbone, &int8].map(|file| FeatureExtractor::load(file, SIZE, &SessionOptions::default()).unwrap());
-        assert_eq!(exact.levels(), integers.levels());
-        let shown = pictures(SIZE, 3);
-        let shown: Vec<_> = shown.iter().collect();
-        let (exact, integers) = (exact.extract(&shown).unwrap(), integers.extract(&shown).unwrap());
-        for (exact, integers) in exact.iter().flatten().zip(integers.iter().flatten()) {
-            let difference = (exact - integers).mapv(f32::abs).mean().unwrap() / exact.std(0.0);
-            assert!(difference > 0.0 && difference < 0.25, "{}: {difference} of the spread", spec.name);
+        let [int8, f16] = [quantised, halved].map(|make| make(&backbone, folder.path()));
+        for (file, suffix, limit) in [(&int8, "int8", 0.25), (&f16, "f16", 0.01)] {
+            assert_eq!(read_spec(file).name, format!("{}_{suffix}", read_spec(&backbone).name));
+            let found = difference(&backbone, file);
+            assert!(found > 0.0 && found < limit, "{suffix}: {found} of the spread");
         }
     }
-    let bytes = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len();
-    quantised(&folder.path().join("lite0.onnx"), folder.path());
-    assert!(bytes("int8.onnx") * 3 < bytes("lite0.onnx"), "a byte for each weight");
+    let lite0 = folder.path().join("lite0.onnx");
+    assert!(bytes(&quantised(&lite0, folder.path())) * 3 < bytes(&lite0), "a byte for each weight");
+    let f16 = bytes(&halved(&lite0, folder.path()));
+    assert!(f16 * 9 < bytes(&lite0) * 5, "two bytes for each weight");
 }
 
 #[test]
-fn a_model_on_a_backbone_on_integers_equals_the_definition_of_its_flows() {
+fn a_model_on_a_backbone_of_other_numbers_equals_the_definition_of_its_flows() {
     let folder = tempfile::tempdir().unwrap();
-    let int8 = quantised(&lite0(folder.path()), folder.path());
-    exported_model_equals_the_definition(&int8, SIZE, &[(0, 3), (1, 1), (2, 3)]);
-    let int8 = quantised(&fixture("nhwc_bgr.onnx"), folder.path());
-    exported_model_equals_the_definition(&int8, SIZE, &[(0, 1), (1, 1)]);
+    for make in [quantised, halved] {
+        let made = make(&lite0(folder.path()), folder.path());
+        exported_model_equals_the_definition(&made, SIZE, &[(0, 3), (1, 1), (2, 3)]);
+        let made = make(&fixture("nhwc_bgr.onnx"), folder.path());
+        exported_model_equals_the_definition(&made, SIZE, &[(0, 1), (1, 1)]);
+    }
 }
 
 #[test]
@@ -105,7 +124,7 @@ fn a_range_that_is_missing_or_none_is_named() {
 }
 
 #[test]
-fn a_model_may_be_trained_on_integers() {
+fn a_model_may_be_trained_on_integers_or_half_precision() {
     let folder = tempfile::tempdir().unwrap();
     PartSet::write(folder.path(), 16, 4);
     let options = |out: &str, numbers| {
@@ -117,10 +136,12 @@ fn a_model_may_be_trained_on_integers() {
     let exact = train(&options("f32", Numbers::F32)).unwrap();
     let integers = train(&options("int8", Numbers::Int8)).unwrap();
     // The training itself compares the exported model with the flows on the integers' features.
-    let bytes = |bundle: &linegate::bundle::Bundle| std::fs::metadata(bundle.path.join(MODEL_FILE)).unwrap().len();
-    assert!(bytes(&integers) * 3 < bytes(&exact) * 2);
-    let backbone = &integers.manifest.provenance.backbone;
-    assert!(backbone.starts_with("efficientnet_lite0_int8 "), "{backbone}");
+    let half = train(&options("f16", Numbers::F16)).unwrap();
+    for (bundle, name) in [(&integers, "efficientnet_lite0_int8 "), (&half, "efficientnet_lite0_f16 ")] {
+        assert!(bytes(&bundle.path.join(MODEL_FILE)) * 3 < bytes(&exact.path.join(MODEL_FILE)) * 2);
+        let backbone = &bundle.manifest.provenance.backbone;
+        assert!(backbone.starts_with(name), "{backbone}");
+    }
     let files = std::fs::read_dir(&integers.path).unwrap().count();
     assert_eq!(files, 4, "manifest, the model for all and for processors, and flows");
     // Flows that know what f32 says know nothing of this.

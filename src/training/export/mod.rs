@@ -7,6 +7,7 @@ mod file;
 mod flow;
 mod fused;
 mod graph;
+mod half;
 mod model;
 mod naive;
 mod observe;
@@ -29,6 +30,7 @@ mod onnx {
 
 pub use efficientnet::{ImportedBackbone, Variant, import_backbone};
 pub use error::{ExportError, WeightsError};
+pub use half::halve_backbone;
 pub use model::{FlowForm, ModelExport};
 pub use observe::observe_backbone;
 pub use pickle::PickleError;

@@ -207,7 +207,7 @@ pub(super) fn tensors(convolutions: &[Convolution]) -> Vec<String> {
 }
 
 /// A constant's numbers, where it holds 32-bit floats.
-fn floats(constant: &TensorProto) -> Option<Vec<f32>> {
+pub(super) fn floats(constant: &TensorProto) -> Option<Vec<f32>> {
     if constant.data_type() != DataType::Float as i32 {
         return None;
     }
