@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whether the calibrated boundary keeps the false-reject rate that was asked for.
 
-    tests/false_rejects.py --data DIR [--groups CSV] [--splits 10] [--rates 0.001,0.01,0.05]
+    tests/false_rejects.py --data DIR [--groups CSV] [--splits 10] [--rates 0.001,0.01,0.05] [--calibration-fraction 0.2]
 
 For every split the normals of train/good and test/good are thrown together and divided anew, whole
 groups at a time: 60 % train and calibrate, 40 % are judged. One training a split serves all rates,
@@ -55,6 +55,7 @@ def main():
     parser.add_argument("--groups", type=pathlib.Path)
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--rates", default="0.001,0.01,0.05")
+    parser.add_argument("--calibration-fraction", type=float, default=0.2, help="of the training normals")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--program", default=".runtime/bin/linegate")
     arguments = parser.parse_args()
@@ -92,9 +93,10 @@ def main():
             os.symlink(defect, target)
             (folder / "groups.csv").write_text("\n".join(listing + [f"test/any/{defect.name},any"]) + "\n")
             base = ["--data", str(folder / "data"), "--groups", str(folder / "groups.csv")]
-            bundle = folder / "bundle"
-            run([arguments.program, "train", *base, "--out", str(bundle), "--preset", arguments.preset,
-                 "--seed", str(number)])
+            bundle, config = folder / "bundle", folder / "training.toml"
+            config.write_text(f"calibration_fraction = {arguments.calibration_fraction}\n")
+            run([arguments.program, "train", *base, "--out", str(bundle), "--config", str(config), "--preset",
+                 arguments.preset, "--seed", str(number)])
             judged = json.loads(run([arguments.program, "evaluate", "--bundle", str(bundle), *base, "--json"]))
             calibration = json.loads((bundle / "manifest.json").read_text())["calibration"]["set"]
         scores = [image["score"] for image in judged["images"] if image["label"] == "good"]

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """What image size, tiles and orientation are worth, on pictures made here.
 
-    tests/generated.py big|turned [--seeds 1,2,3] [--keep DIR]
+    tests/generated.py big|turned|many [--seeds 1,2,3] [--keep DIR] [--normals N]
 
 `big`: frames of 2448 x 2048, milled grey with grain; defects are one or two scratches of 20 pixels, 2
 wide. Trained at 256 x 256, at the size that `--image-size auto` takes, and there with `--tile 512`.
 `turned`: brackets lying at 0 to 360 degrees; defects are a missing hole, a dent or a scratch. Trained
-with `--orientation fixed` and `any`. Preset `fast`, ten known defects; prints a table of means over
-seeds. Needs the program, numpy and Pillow.
+with `--orientation fixed` and `any`.
+`many`: the same brackets lying within four degrees of each other, 2,000 of them (`--normals`) to train on and a
+tenth as many to test. Trained with features of at most 8192, 1024 and 256 MiB.
+Preset `fast`, ten known defects; prints a table of means over seeds. Needs the program, numpy and Pillow.
 """
 
 import argparse
@@ -56,9 +58,9 @@ def scratched(chance):
     return frame, mask
 
 
-def bracket(chance, defect):
-    """A bracket at any angle, 320 x 320, and the mask of its defect."""
-    side, angle = 320, chance.uniform(0, 360)
+def bracket(chance, defect, angle):
+    """A bracket turned by so many degrees, 320 x 320, and the mask of its defect."""
+    side = 320
     part, mask = Image.new("L", (side, side), 60), Image.new("L", (side, side), 0)
     draw, marked = ImageDraw.Draw(part), ImageDraw.Draw(mask)
     draw.polygon([(70, 80), (250, 80), (250, 150), (150, 150), (150, 240), (70, 240)], fill=170)
@@ -91,16 +93,26 @@ def save(values, path):
     Image.fromarray(numpy.clip(values, 0, 255).astype(numpy.uint8)).save(path, quality=95)
 
 
-def write(kind, folder):
+def write(kind, folder, normals):
     """The set of a kind in MVTec layout; always the same."""
     chance = numpy.random.default_rng(1)
-    counts, types = ((24, 16, 13), ["scratch", "scratch"]) if kind == "big" else ((60, 30, 10), ["missing", "dent", "scratch"])
+    kinds = ["missing", "dent", "scratch"]
+    counts, types = {
+        "big": ((24, 16, 13), ["scratch", "scratch"]),
+        "turned": ((60, 30, 10), kinds),
+        "many": ((normals, normals // 10, 10), kinds),
+    }[kind]
+
+    def picture(defect):
+        if kind == "big":
+            return scratched(chance) if defect else (milled(chance), None)
+        return bracket(chance, defect, chance.uniform(0, 360) if kind == "turned" else chance.uniform(-4, 4))
+
     for split, count in zip(["train", "test"], counts):
         for number in range(count):
-            normal = milled(chance) if kind == "big" else bracket(chance, None)[0]
-            save(normal, folder / split / "good" / f"{number:03}.jpg")
+            save(picture(None)[0], folder / split / "good" / f"{number:03}.jpg")
     for number, name in enumerate(types * counts[2]):
-        values, mask = scratched(chance) if kind == "big" else bracket(chance, name)
+        values, mask = picture(name)
         save(values, folder / "test" / name / f"{number:03}.jpg")
         save(255 * mask, folder / "ground_truth" / name / f"{number:03}_mask.png")
 
@@ -115,8 +127,9 @@ def run(command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["big", "turned"])
+    parser.add_argument("kind", choices=["big", "turned", "many"])
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--normals", type=int, default=2000, help="of `many`, to train on")
     parser.add_argument("--keep", type=pathlib.Path, help="write the pictures here, to look at")
     parser.add_argument("--program", default=".runtime/bin/linegate")
     arguments = parser.parse_args()
@@ -125,13 +138,14 @@ def main():
     variants = {
         "big": [["--image-size", "256"], auto, [*auto, "--tile", "512"]],
         "turned": [["--orientation", "fixed"], ["--orientation", "any"]],
+        "many": [["--feature-budget-mib", budget] for budget in ("8192", "1024", "256")],
     }[arguments.kind]
-    print("| | image AUROC | pixel AUROC | AUPRO | pixel AP | training, CPU s | evaluation, s a picture |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| | image AUROC | pixel AUROC | AUPRO | pixel AP | training, CPU s | MiB | evaluation, s a picture |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         data = arguments.keep or folder / "data"
-        write(arguments.kind, data)
+        write(arguments.kind, data, arguments.normals)
         for flags in variants:
             rows = []
             for seed in seeds:
@@ -142,9 +156,10 @@ def main():
                 found = json.loads(run([arguments.program, "evaluate", "--bundle", bundle, "--data", data, "--json"]))
                 took = (time.monotonic() - began) / len(found["images"])
                 metrics = [found[name] for name in ("image_auroc", "pixel_auroc", "aupro", "pixel_ap")]
-                rows.append([*metrics, json.loads(trained)["cpu_seconds"], took])
+                trained = json.loads(trained)
+                rows.append([*metrics, trained["cpu_seconds"], trained["peak_memory_mib"], took])
             means = [sum(column) / len(rows) for column in zip(*rows)]
-            cells = [f"{mean:.3f}" for mean in means[:4]] + [f"{means[4]:.0f}", f"{means[5]:.2f}"]
+            cells = [f"{mean:.3f}" for mean in means[:4]] + [f"{means[4]:.0f}", f"{means[5]:.0f}", f"{means[6]:.2f}"]
             print(f"| `{' '.join(flags)}` | {' | '.join(cells)} |", flush=True)
 
 
