@@ -102,10 +102,10 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PresetName {
-    /// Half of standard's time: about 20 CPU seconds with AVX-512 on up to 300 pictures of 256x256; image
-    /// AUROC, means of three seeds, up to 0.002 below standard, AUPRO up to 0.01
+    /// Half of standard's steps: about 25 CPU seconds with AVX-512 on up to 300 pictures of 256x256; image
+    /// AUROC, means of three seeds, up to 0.008 below standard, AUPRO up to 0.003
     Fast,
-    /// The default: about 47 CPU seconds with AVX-512
+    /// The default: about 35 CPU seconds with AVX-512
     Standard,
     /// The authors' schedule, raw features and score: 200 passes over every pixel, 20 CPU seconds for each
     /// training picture of 256x256; for comparison

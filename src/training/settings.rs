@@ -162,14 +162,7 @@ impl Settings {
         };
         match preset {
             Preset::Standard => standard,
-            // With so few steps the narrow flow of the finest map has not learned enough.
-            Preset::Fast => Self {
-                steps: Some(250),
-                synthesised: 128,
-                finest_blocks: Some(3),
-                finest_hidden_width: None,
-                ..standard
-            },
+            Preset::Fast => Self { steps: Some(400), ..standard },
             Preset::Paper => Self {
                 steps: None,
                 blocks: 8,
@@ -363,7 +356,7 @@ mod tests {
         assert_eq!(beside(&standard), [0, 64, 64, 0, 0]);
         assert_eq!(beside(&Settings { synthetic: false, ..standard.clone() }), [0; 5]);
         assert_eq!(beside(&Settings { invented: Some(7), ..standard }), [7; 5]);
-        assert_eq!(beside(&Settings::preset(Preset::Fast))[1], 32);
+        assert_eq!(beside(&Settings { synthesised: 128, ..Settings::preset(Preset::Fast) })[1], 32);
         assert_eq!(beside(&Settings::preset(Preset::Paper)), [0; 5]);
     }
 }
