@@ -17,11 +17,11 @@ pub use conformal::{GroupedScore, Threshold, conformal_threshold, smallest_set};
 
 /// Minimum areas tried, cells of the fused map.
 const AREAS: [usize; 5] = [1, 2, 4, 8, 16];
-/// Where the oddest cell of a typical good part (the median one) lies on every level, units of the evidence: the ceiling
-/// that it is bent at.
-const ODDEST: f32 = 4.0;
 /// Cells between regions across which they are merged, tried with every area.
 const MERGED: [usize; 3] = [0, 1, 3];
+/// Where the oddest cell of a typical good part (the median one) lies on every level, units of the evidence: at
+/// the ceiling that it is bent at by default.
+const ODDEST: f32 = 4.0;
 
 /// What stands in until the calibration is learned: the model must run to learn it.
 pub fn uncalibrated(levels: usize, settings: &Settings) -> Calibration {

@@ -257,6 +257,8 @@ mod tests {
             orientation,
             threads: 2,
             blocks: 3,
+            finest_blocks: None,
+            finest_hidden_width: None,
             steps: Some(30),
             batch_pixels: 64,
             hidden_width: Some(12),
