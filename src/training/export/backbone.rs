@@ -5,8 +5,9 @@ use std::path::Path;
 use prost::Message;
 
 use super::error::ExportError;
-use super::graph::Axis;
-use super::onnx::{FunctionProto, GraphProto, ModelProto, OperatorSetIdProto};
+use super::graph::{Axis, tensor_info};
+use super::onnx::tensor_proto::DataType;
+use super::onnx::{FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
 use super::{IR_VERSION, file};
 use crate::scoring::{BackboneSpec, Layout};
 
@@ -38,6 +39,16 @@ pub(super) fn write(out: &Path, spec: &BackboneSpec, graph: GraphProto, origin: 
     let text = toml::to_string(spec).map_err(|source| ExportError::Spec { name: spec.name.clone(), source })?;
     file::write(&BackboneSpec::path_beside(out), text.as_bytes())?;
     file::write(out, &origin.model(graph).encode_to_vec())
+}
+
+/// The maps that a backbone gives out, by their declared channels, rows and columns.
+pub(super) fn map_outputs(spec: &BackboneSpec, declared: &[[Option<usize>; 3]]) -> Vec<ValueInfoProto> {
+    let output = |(name, declared): (&String, &[Option<usize>; 3])| {
+        let [channels, rows, columns] =
+            [0, 1, 2].map(|at| declared[at].map_or_else(|| Axis::named(format!("{name}_{at}")), Axis::Fixed));
+        tensor_info(name, DataType::Float, &map_shape(spec.layout, channels, rows, columns))
+    };
+    spec.outputs.iter().zip(declared).map(output).collect()
 }
 
 /// The shape of a batch of maps in a layout.

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use half::f16;
 
-use super::backbone::{self, map_shape};
+use super::backbone::{self, map_outputs};
 use super::error::ExportError;
-use super::graph::{Axis, GraphBuilder, integer_attribute, tensor_info};
+use super::graph::{GraphBuilder, integer_attribute, tensor_info};
 use super::onnx::attribute_proto::AttributeType;
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{GraphProto, NodeProto, TensorProto};
@@ -93,16 +93,11 @@ pub fn halve_backbone(backbone: &Path, spec: &BackboneSpec, size: Size, out: &Pa
         let from = if *output == read.input { &image } else { output };
         end.node("Cast", &[from], name, to(DataType::Float));
     }
-    let outputs = spec.outputs.iter().zip(&read.declared).map(|(name, declared)| {
-        let [channels, rows, columns] =
-            [0, 1, 2].map(|at| declared[at].map_or_else(|| Axis::named(format!("{name}_{at}")), Axis::Fixed));
-        tensor_info(name, DataType::Float, &map_shape(spec.layout, channels, rows, columns))
-    });
     let input = tensor_info(&read.input, DataType::Float, &image_shape(spec));
     let graph = GraphProto {
         node: [begin.nodes, graph.node, end.nodes].concat(),
         initializer: graph.initializer,
-        ..whole(&spec.name, input, outputs.collect())
+        ..whole(&spec.name, input, map_outputs(spec, &read.declared))
     };
     let spec = BackboneSpec { name: format!("{}_f16", spec.name), input: read.input, ..spec.clone() };
     backbone::write(out, &spec, graph, read.origin)

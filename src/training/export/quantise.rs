@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use super::backbone::{self, map_shape};
+use super::backbone::{self, map_outputs, map_shape};
 use super::error::ExportError;
 use super::graph::{Axis, GraphBuilder, integer_attribute, tensor_info};
 use super::onnx::tensor_proto::DataType;
@@ -130,18 +130,12 @@ pub fn quantise_backbone(
     let used: HashSet<&String> = made.iter().flat_map(|node| &node.input).collect();
     let kept = read.graph.initializer.iter().filter(|constant| used.contains(&constant.name().to_owned())).cloned();
     let initializer = kept.chain(builder.added.constants).collect();
-    let outputs = spec.outputs.iter().zip(&read.declared).map(|(name, declared)| {
-        let [channels, rows, columns] =
-            [0, 1, 2].map(|at| declared[at].map_or_else(|| Axis::named(format!("{name}_{at}")), Axis::Fixed));
-        let shape = map_shape(spec.layout, channels, rows, columns);
-        tensor_info(name, DataType::Float, &shape)
-    });
     let input = tensor_info(&read.input, DataType::Float, &image_shape(spec));
     let graph = GraphProto {
         node: [made, ends.nodes].concat(),
         initializer,
         sparse_initializer: read.graph.sparse_initializer,
-        ..whole(&spec.name, input, outputs.collect())
+        ..whole(&spec.name, input, map_outputs(spec, &read.declared))
     };
     let spec = BackboneSpec { name: format!("{}_int8", spec.name), input: read.input, ..spec.clone() };
     backbone::write(out, &spec, graph, read.origin)
