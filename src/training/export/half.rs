@@ -89,9 +89,7 @@ pub fn halve_backbone(backbone: &Path, spec: &BackboneSpec, size: Size, out: &Pa
     begin.node("Cast", &[&read.input], &image, to(DataType::Float16));
     let mut end = GraphBuilder::default();
     for (output, name) in read.outputs.iter().zip(&spec.outputs) {
-        // A map may be the image itself.
-        let from = if *output == read.input { &image } else { output };
-        end.node("Cast", &[from], name, to(DataType::Float));
+        end.node("Cast", &[output], name, to(DataType::Float));
     }
     let input = tensor_info(&read.input, DataType::Float, &image_shape(spec));
     let graph = GraphProto {
