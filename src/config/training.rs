@@ -120,8 +120,13 @@ pub struct TrainingConfig {
     pub finest_blocks: Option<usize>,
     /// Side of the square over which features are averaged, odd, 1 to 63 cells; 1 is none.
     pub pooling: Option<usize>,
+    /// Whether the features' correlations are taken away before the flows see them.
+    pub whiten: Option<bool>,
     /// Side of the average of one more level on the coarsest map, odd, up to 63; 0 is no such level.
     pub context: Option<usize>,
+    /// Vectors of training normals that cells are compared with where fewer than five defects are known, up to
+    /// 65536; 0 leaves that level out.
+    pub coreset: Option<usize>,
     /// Pictures made from known defects by copy-paste (invented ones where none are known), 0 to
     /// 100000.
     pub synthesised: Option<usize>,

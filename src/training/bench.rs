@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::export::{ExportError, FlowForm, ModelExport};
-use super::features::{ChannelStatistics, LevelBank};
+use super::features::LevelBank;
 use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{Flow, FlowShape, FoldedFlow, matrix_product_gflops};
 use super::settings::Settings;
@@ -37,15 +37,16 @@ pub enum NaiveError {
 /// [`NaiveError`] when the bundle has no flows or they do not fit the backbone.
 pub fn write_naive_model(bundle: &Bundle, backbone: &Path, spec: &BackboneSpec, out: &Path) -> Result<(), NaiveError> {
     let manifest = &bundle.manifest;
-    let levels = read_flows(&bundle.path.join(FLOWS_FILE))?;
-    let folded: Vec<FoldedFlow> = levels
+    let (levels, coreset) = read_flows(&bundle.path.join(FLOWS_FILE))?;
+    let mut folded: Vec<FoldedFlow> = levels
         .iter()
         .zip(&manifest.levels)
         .map(|(level, shape)| {
-            let ChannelStatistics { mean, deviation } = &level.statistics;
-            FoldedFlow::fold(&level.flow, (shape.rows, shape.columns), level.source, mean, deviation)
+            FoldedFlow::fold(&level.flow, (shape.rows, shape.columns), level.source, &level.statistics)
         })
         .collect();
+    let compares = coreset.zip(manifest.levels.get(levels.len()));
+    folded.extend(compares.map(|(coreset, shape)| coreset.fold((shape.rows, shape.columns))));
     let flows: Vec<&Flow> = levels.iter().map(|level| &level.flow).collect();
     let outputs: Vec<String> = manifest.levels.iter().map(|level| level.output.clone()).collect();
     let metadata = [(METADATA_NAME, &manifest.name), (METADATA_VERSION, &manifest.version)]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::TrainError;
 use super::calibration::{Trial, calibrate};
+use super::coreset::Coreset;
 use super::features::{ChannelStatistics, FeatureBank};
 use super::fit::LevelFit;
 use super::flow::FoldedFlow;
@@ -16,32 +17,40 @@ use crate::scoring::{Model, SessionOptions};
 
 /// Largest difference allowed between the ONNX file and the trained flow, nats per dimension.
 pub(super) const PARITY: f32 = 1e-3;
+/// Log-likelihoods beyond are compared by their share of it: a cell like none of the normals' can have
+/// thousands, of which f32 does not hold [`PARITY`].
+const FAR: f32 = 10.0;
 /// Pictures that the comparison looks at.
 pub(super) const COMPARED: usize = 8;
 /// Pictures scored in one run.
 const BATCH: usize = 3;
 
-/// Folds every level's flow for its grid.
-pub(super) fn fold(fits: &[LevelFit], bank: &FeatureBank, statistics: &[ChannelStatistics]) -> Vec<FoldedFlow> {
-    fits.iter()
-        .zip(&bank.levels)
-        .zip(&bank.sources)
-        .zip(statistics)
-        .map(|(((fit, level), source), s)| {
-            FoldedFlow::fold(&fit.flow, (level.rows, level.columns), *source, &s.mean, &s.deviation)
-        })
-        .collect()
+/// Folds every level for its grid: the flows and what compares.
+pub(super) fn fold(
+    fits: &[LevelFit],
+    coreset: Option<&Coreset>,
+    bank: &FeatureBank,
+    statistics: &[ChannelStatistics],
+) -> Vec<FoldedFlow> {
+    let grid = |level: usize| (bank.levels[level].rows, bank.levels[level].columns);
+    let flows = fits.iter().zip(&bank.sources).zip(statistics).enumerate();
+    let flows = flows.map(|(level, ((fit, &source), s))| FoldedFlow::fold(&fit.flow, grid(level), source, s));
+    let at = |coreset: &Coreset| bank.sources.iter().position(|&source| source == coreset.source);
+    let compares = coreset.and_then(|coreset| Some(coreset.fold(grid(at(coreset)?))));
+    flows.chain(compares).collect()
 }
 
 /// The shapes of the model's outputs.
-pub(super) fn level_shapes(bank: &FeatureBank, settings: &Settings) -> Vec<LevelShape> {
-    bank.levels
+pub(super) fn level_shapes(folded: &[FoldedFlow], settings: &Settings) -> Vec<LevelShape> {
+    folded
         .iter()
-        .zip(&bank.sources)
-        .map(|(level, source)| {
+        .map(|level| {
             let stride = settings.size.height / level.rows;
-            let context = if source.pooling == settings.pooling { "" } else { "_context" };
-            let output = format!("log_likelihood_{stride}{context}");
+            let output = match &level.nearest {
+                Some(_) => format!("nearest_{stride}"),
+                None if level.source.pooling == settings.pooling => format!("log_likelihood_{stride}"),
+                None => format!("log_likelihood_{stride}_context"),
+            };
             LevelShape { output, stride, rows: level.rows, columns: level.columns }
         })
         .collect()
@@ -85,20 +94,24 @@ pub(super) fn score(model: &mut Model, pictures: &[&Picture]) -> Result<Vec<LogL
     Ok(maps)
 }
 
-/// Largest difference between the exported model's maps and the trained flows on the standardised
-/// features of the same pictures (`[picture][level]`, single precision: what training rounded must
-/// not pass for a difference of the export), nats per dimension; an error where it passes [`PARITY`].
+/// Largest difference between the exported model's maps and what was trained, on the standardised
+/// features of the same pictures, last those of the coreset where there is one (`[picture][level]`, single precision: what training rounded must
+/// not pass for a difference of the export), nats per dimension, beyond [`FAR`] as a share of ten; an error
+/// where it passes [`PARITY`].
 pub(super) fn compare(
     fits: &mut [LevelFit],
+    coreset: Option<&Coreset>,
     features: &[Vec<Vec<f32>>],
     maps: &[LogLikelihoodMaps],
     file: &Path,
 ) -> Result<f32, TrainError> {
     let mut largest = 0.0f32;
     for (features, maps) in features.iter().zip(maps) {
-        for ((fit, features), map) in fits.iter_mut().zip(features).zip(&maps.levels) {
-            for (trained, exported) in fit.log_likelihood(features).into_iter().zip(map) {
-                let difference = (trained - exported).abs();
+        let flows = fits.iter_mut().zip(features).map(|(fit, features)| fit.log_likelihood(features));
+        let compares = coreset.zip(features.last()).map(|(coreset, features)| coreset.log_likelihood(features));
+        for (trained, map) in flows.chain(compares).zip(&maps.levels) {
+            for (trained, exported) in trained.into_iter().zip(map) {
+                let difference = (trained - exported).abs() / (trained.abs() / FAR).max(1.0);
                 // A difference that is not a number must not pass as small.
                 largest = if difference.is_finite() { largest.max(difference) } else { f32::INFINITY };
             }

@@ -136,22 +136,22 @@ pub(super) fn extract(
     Ok(())
 }
 
-/// Standardised features of a few pictures in single precision, `[picture][level]`, each `[cell, C]`.
+/// Features of a few pictures in single precision, `[picture][input]`, each `[cell, C]`: of every source, by its
+/// statistics.
 pub(super) fn exact_features(
     extractor: &mut FeatureExtractor,
     pictures: &[&Picture],
-    sources: &[Source],
-    statistics: &[ChannelStatistics],
+    inputs: &[(Source, ChannelStatistics)],
 ) -> Result<Vec<Vec<Vec<f32>>>, TrainError> {
     let mut features = Vec::with_capacity(pictures.len());
     for batch in pictures.chunks(BATCH) {
         features.extend(extractor.extract(batch)?.iter().map(|maps| {
-            let level = |(source, statistics): (&Source, &ChannelStatistics)| {
+            let input = |(source, statistics): &(Source, ChannelStatistics)| {
                 let mut values = pooled(&maps[source.map], source.pooling);
-                statistics.standardise(&mut values);
+                statistics.apply(&mut values);
                 values
             };
-            sources.iter().zip(statistics).map(level).collect::<Vec<_>>()
+            inputs.iter().map(input).collect::<Vec<_>>()
         }));
     }
     Ok(features)

@@ -58,6 +58,10 @@ pub struct Settings {
     pub pooling: usize,
     /// Side of the average of one more level on the coarsest map, odd; 0 leaves that level out.
     pub context: usize,
+    /// Vectors of training normals that the coarsest map's cells are compared with where fewer than five
+    /// defects are known, a level of its own; 0 leaves it out. Afterwards what was used.
+    #[serde(default)]
+    pub coreset: usize,
     /// Optimiser steps; none makes `passes`.
     pub steps: Option<usize>,
     /// Passes over every pixel where `steps` is none; the authors' 200.
@@ -95,6 +99,10 @@ pub struct Settings {
     pub suspect_rate: f64,
     /// Whether features are brought to zero mean and unit deviation.
     pub standardise: bool,
+    /// Whether standardised features are whitened, too: what channels have in common the flow then need not
+    /// learn.
+    #[serde(default)]
+    pub whiten: bool,
     /// Most that one level can say against a cell, units in which a typical good part's oddest cell lies at
     /// 4; none is without bound.
     pub ceiling: Option<f32>,
@@ -136,6 +144,7 @@ impl Settings {
             rotated: Some(8),
             pooling: 3,
             context: 9,
+            coreset: 1024,
             steps: Some(800),
             passes: 200,
             batch_pixels: 2048,
@@ -155,6 +164,7 @@ impl Settings {
             false_reject_rate: 0.01,
             suspect_rate: 0.05,
             standardise: true,
+            whiten: true,
             ceiling: Some(4.0),
             paper_score: false,
             smoothing_sigma: 0.5,
@@ -176,9 +186,11 @@ impl Settings {
                 warm_up: 0.08,
                 pooling: 1,
                 context: 0,
+                coreset: 0,
                 synthetic: false,
                 beside_pixels: 0,
                 standardise: false,
+                whiten: false,
                 ceiling: None,
                 paper_score: true,
                 orientation: Orientation::Fixed,
@@ -231,7 +243,9 @@ impl Settings {
             // Those of the preset belong to its `blocks`.
             finest_blocks: config.finest_blocks.or(preset.finest_blocks.filter(|_| config.blocks.is_none())),
             pooling: config.pooling.unwrap_or(preset.pooling),
+            whiten: config.whiten.unwrap_or(preset.whiten),
             context: config.context.unwrap_or(preset.context),
+            coreset: config.coreset.unwrap_or(preset.coreset),
             synthesised: config.synthesised.unwrap_or(preset.synthesised),
             invented: config.invented.or(preset.invented),
             unseen: config.unseen.clone().unwrap_or_default(),
@@ -242,6 +256,13 @@ impl Settings {
             feature_budget_mib: config.feature_budget_mib.unwrap_or(preset.feature_budget_mib),
             ..preset
         }
+    }
+
+    /// The same for so many known defects: from five on they teach the flows what matters, and to compare with
+    /// normals beside them only made it fainter (magnetic_tile, one seed, image AUROC 0.876, so 0.859).
+    #[must_use]
+    pub fn for_known(self, known: usize) -> Self {
+        Self { coreset: if known < ENOUGH_DEFECTS { self.coreset } else { 0 }, ..self }
     }
 
     /// What a level's log-likelihood says against a cell.
@@ -294,6 +315,7 @@ impl Settings {
             self.context == 0 || self.context % 2 == 1 && self.context < 64,
             format!("context {}: 0 or odd, up to 63", self.context),
         );
+        check(self.coreset <= 1 << 16, format!("coreset {}: up to 65536", self.coreset));
         check(
             self.steps.is_none_or(|s| (1..=10_000_000).contains(&s)),
             format!("steps {:?}: 1 to 10000000", self.steps),

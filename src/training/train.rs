@@ -9,11 +9,12 @@ use rand_chacha::ChaCha8Rng;
 
 use super::backbone::open_backbone;
 use super::calibration::{Trial, uncalibrated};
+use super::coreset::Coreset;
 use super::cost::{PhaseClock, peak_memory_mib};
 use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out};
 use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
 use super::export::{ExportError, FlowForm, ModelExport};
-use super::features::{ChannelStatistics, FeatureFileError, LevelBank, Source};
+use super::features::{ChannelStatistics, FeatureFileError, Source};
 use super::finish;
 use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{Flow, FlowShape};
@@ -145,7 +146,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         chosen.extend(choose_known_defects(&candidates, settings.defects, settings.seed)?);
     }
     let proposal = Proposal::of(&dataset, &chosen, settings.region_of_interest)?;
-    let settings = proposal.settle(settings, progress)?;
+    let settings = proposal.settle(settings, progress)?.for_known(chosen.len());
     let settings = &orientation::settle(&settings, &options.backbone, &normals, start.as_ref(), progress, stop)?;
     // Until the end, for the export takes the backbone with its tiles, too.
     let tiles = tempfile::tempdir_in(writer.path()).map_err(|source| BundleError::Io {
@@ -188,9 +189,19 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     // Flows that are trained already know features as they were standardised then.
     let statistics: Vec<_> = match &start {
         Some(start) => start.levels.iter().map(|level| level.statistics.clone()).collect(),
-        None if settings.standardise => normal_bank.levels.iter().map(LevelBank::statistics).collect(),
+        None if settings.standardise => {
+            normal_bank.levels.iter().map(|bank| bank.statistics(settings.whiten)).collect()
+        }
         None => normal_bank.levels.iter().map(|bank| ChannelStatistics::identity(bank.channels)).collect(),
     };
+    // The coarsest map's level as it is, not the one with context.
+    let coarsest = extractor.levels().len() - 1;
+    let coreset = (settings.coreset > 0)
+        .then(|| {
+            let (bank, source) = (&normal_bank.levels[coarsest], normal_bank.sources[coarsest]);
+            Coreset::choose(bank, source, settings.coreset, &mut rng)
+        })
+        .transpose()?;
     normal_bank.standardise(&statistics);
     defect_bank.standardise(&statistics);
 
@@ -216,7 +227,8 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         let weak: Vec<usize> = (0..known.len()).filter(|&i| known[i].weak).collect();
         if !weak.is_empty() {
             let usual: Vec<_> = normal_pictures.kept().into_iter().take(USUAL_PICTURES).collect();
-            let usual = exact_features(&mut extractor, &usual, &normal_bank.sources, &statistics)?;
+            let inputs: Vec<_> = normal_bank.sources.iter().copied().zip(statistics.iter().cloned()).collect();
+            let usual = exact_features(&mut extractor, &usual, &inputs)?;
             let regions = find_regions(&mut fits, &usual, &defect_bank, &weak, settings.size)?;
             for (i, mask) in weak.into_iter().zip(regions) {
                 known[i].mask = Some(mask);
@@ -237,8 +249,8 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         options.data.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
     });
     let version = version(&fits, settings, &training_set_sha256, &backbone);
-    let levels = finish::level_shapes(&normal_bank, settings);
-    let folded = finish::fold(&fits, &normal_bank, &statistics);
+    let folded = finish::fold(&fits, coreset.as_ref(), &normal_bank, &statistics);
+    let levels = finish::level_shapes(&folded, settings);
     let outputs: Vec<String> = levels.iter().map(|level| level.output.clone()).collect();
     let metadata = [(METADATA_NAME.to_owned(), name.clone()), (METADATA_VERSION.to_owned(), version.clone())];
     let export = ModelExport {
@@ -262,12 +274,13 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
             flow: fit.flow.clone(),
         })
         .collect();
-    let sources = normal_bank.sources.clone();
+    let compares = coreset.iter().map(|coreset| (coreset.source, coreset.statistics.clone()));
+    let inputs: Vec<_> = normal_bank.sources.iter().copied().zip(statistics).chain(compares).collect();
     drop(tiles);
     // The exported model needs memory, too; the features have done their part.
     drop((normal_bank, defect_bank));
     let flows_file = writer.path().join(FLOWS_FILE);
-    write_flows(&flows_file, &trained).map_err(|source| BundleError::Io {
+    write_flows(&flows_file, &trained, coreset.as_ref()).map_err(|source| BundleError::Io {
         path: flows_file,
         action: "write it",
         source,
@@ -307,11 +320,12 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let maps = finish::score_all(&mut model, &held_out_pictures, progress)?;
     let compared = held_out_pictures.get(0..finish::COMPARED.min(held_out.len()))?;
     let compared: Vec<&Picture> = compared.iter().map(AsRef::as_ref).collect();
-    let exact = exact_features(&mut extractor, &compared, &sources, &statistics)?;
-    let difference = finish::compare(&mut fits, &exact, &maps, &processor_file)?;
+    let exact = exact_features(&mut extractor, &compared, &inputs)?;
+    let difference = finish::compare(&mut fits, coreset.as_ref(), &exact, &maps, &processor_file)?;
     let for_all = finish::load_exported(&model_file, &manifest, settings.threads)
         .and_then(|mut model| finish::score(&mut model, &compared))?;
-    manifest.provenance.export_difference = finish::compare(&mut fits, &exact, &for_all, &model_file)?.max(difference);
+    manifest.provenance.export_difference =
+        finish::compare(&mut fits, coreset.as_ref(), &exact, &for_all, &model_file)?.max(difference);
     let kept = normal_pictures.kept();
     // From all over the set: the first are often of one day or one part.
     let usual: Vec<&Picture> = kept.iter().copied().step_by(kept.len().div_ceil(USUAL_PICTURES).max(1)).collect();

@@ -1,16 +1,21 @@
 //! The trained flows in a bundle, and the training that starts from them.
 //!
-//! `flows.bin`, all numbers little-endian: the 8 bytes `LGFLOWS` and 0; u32 version (1); u32 number of
-//! levels; then per level u32 map, pooling, channels C, blocks B and hidden width, and f32 channel
-//! means `[C]`, channel deviations `[C]`, parameters (see [`FlowShape::range`]) and rotations
-//! `[B, C, C]`. Nothing follows. Its SHA-256 stands in the manifest as every file's does.
+//! `flows.bin`, all numbers little-endian: the 8 bytes `LGFLOWS` and 0; u32 version (2); u32 number of
+//! levels; then per level u32 map, pooling, channels C, blocks B, hidden width and whether features are
+//! whitened (0 or 1; version 1 had neither this nor the whitening), and f32 channel means `[C]`, channel
+//! deviations `[C]`, the whitening `[C, C]` if there is one, parameters (see [`FlowShape::range`]) and
+//! rotations `[B, C, C]`. Behind the levels (not in version 1) u32 V, the vectors of the coreset, and where
+//! they are any u32 map, pooling, channels C and f32 channel means, deviations, the whitening `[C, C]` and
+//! the vectors `[V, C]`. Nothing follows. Its SHA-256 stands in the manifest as every file's does.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ndarray::Array2;
 use serde::Deserialize;
 
+use super::coreset::Coreset;
 use super::features::{ChannelStatistics, Source};
 use super::flow::{Flow, FlowShape};
 use super::settings::Settings;
@@ -18,7 +23,9 @@ use crate::bundle::{Bundle, BundleError, FLOWS_FILE};
 use crate::config::Orientation;
 
 const MAGIC: &[u8; 8] = b"LGFLOWS\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Before features were whitened.
+const UNWHITENED: u32 = 1;
 /// Limits of a plausible file, so that a wrong one takes no memory.
 const MAX_LEVELS: u32 = 64;
 const MAX_WIDTH: u32 = 1 << 16;
@@ -82,7 +89,7 @@ impl WarmStart {
     pub(super) fn open(path: &Path) -> Result<Self, WarmStartError> {
         let bundle = Bundle::open(path)?;
         let provenance = &bundle.manifest.provenance;
-        let levels = read_flows(&bundle.path.join(FLOWS_FILE))?;
+        let (levels, _) = read_flows(&bundle.path.join(FLOWS_FILE))?;
         Ok(Self {
             levels,
             identity: format!("{} {}", bundle.identity.name, bundle.identity.version),
@@ -163,19 +170,28 @@ impl WarmStart {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_flows(path: &Path, levels: &[TrainedLevel]) -> std::io::Result<()> {
+pub fn write_flows(path: &Path, levels: &[TrainedLevel], coreset: Option<&Coreset>) -> std::io::Result<()> {
     let mut bytes = MAGIC.to_vec();
     let word = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend(word(levels.len()));
     for TrainedLevel { source, statistics, flow } in levels {
-        for value in [source.map, source.pooling, flow.shape.channels, flow.shape.blocks, flow.shape.hidden] {
+        let (shape, whitened) = (flow.shape, usize::from(statistics.whitening.is_some()));
+        for value in [source.map, source.pooling, shape.channels, shape.blocks, shape.hidden, whitened] {
             bytes.extend(word(value));
         }
-        let parts = [&statistics.mean, &statistics.deviation, &flow.parameters];
-        for part in parts.into_iter().chain(&flow.rotations) {
-            bytes.extend(part.iter().flat_map(|v| v.to_le_bytes()));
+        let parts = statistics.mean.iter().chain(&statistics.deviation).chain(statistics.whitening.iter().flatten());
+        let values = parts.chain(&flow.parameters).chain(flow.rotations.iter().flatten());
+        bytes.extend(values.flat_map(|v| v.to_le_bytes()));
+    }
+    bytes.extend(word(coreset.map_or(0, |coreset| coreset.vectors.nrows())));
+    if let Some(Coreset { source, statistics, vectors }) = coreset {
+        for value in [source.map, source.pooling, vectors.ncols()] {
+            bytes.extend(word(value));
         }
+        let parts = statistics.mean.iter().chain(&statistics.deviation);
+        let values = parts.chain(statistics.whitening.iter().flatten()).chain(vectors);
+        bytes.extend(values.flat_map(|v| v.to_le_bytes()));
     }
     fs::write(path, bytes)
 }
@@ -184,16 +200,16 @@ pub fn write_flows(path: &Path, levels: &[TrainedLevel]) -> std::io::Result<()> 
 ///
 /// # Errors
 /// [`WarmStartError`] when it cannot be read or is not what [`write_flows`] wrote.
-pub fn read_flows(path: &Path) -> Result<Vec<TrainedLevel>, WarmStartError> {
+pub fn read_flows(path: &Path) -> Result<(Vec<TrainedLevel>, Option<Coreset>), WarmStartError> {
     let bytes = fs::read(path).map_err(|source| WarmStartError::Unreadable { path: path.to_owned(), source })?;
     parse(&bytes).map_err(|problem| WarmStartError::Format { path: path.to_owned(), problem })
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<TrainedLevel>, String> {
+fn parse(bytes: &[u8]) -> Result<(Vec<TrainedLevel>, Option<Coreset>), String> {
     let mut rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin with LGFLOWS")?;
     let version = word(&mut rest)?;
-    if version != VERSION {
-        return Err(format!("its version is {version}, this program reads {VERSION}"));
+    if ![UNWHITENED, VERSION].contains(&version) {
+        return Err(format!("its version is {version}, this program reads {UNWHITENED} and {VERSION}"));
     }
     let count = word(&mut rest)?;
     if !(1..=MAX_LEVELS).contains(&count) {
@@ -207,10 +223,14 @@ fn parse(bytes: &[u8]) -> Result<Vec<TrainedLevel>, String> {
             return Err(format!("level {number} has {channels} channels, {blocks} blocks, hidden width {hidden}"));
         }
         let shape = FlowShape { channels: channels as usize, blocks: blocks as usize, hidden: hidden as usize };
-        let statistics = ChannelStatistics {
-            mean: numbers(&mut rest, shape.channels)?,
-            deviation: numbers(&mut rest, shape.channels)?,
+        let whitened = match if version == UNWHITENED { 0 } else { word(&mut rest)? } {
+            whitened @ (0 | 1) => whitened == 1,
+            other => return Err(format!("level {number} is whitened {other} times")),
         };
+        let (mean, deviation) = (numbers(&mut rest, shape.channels)?, numbers(&mut rest, shape.channels)?);
+        let square = [shape.channels; 2];
+        let whitening = whitened.then(|| matrix(&mut rest, square)).transpose()?;
+        let statistics = ChannelStatistics { mean, deviation, whitening };
         if statistics.deviation.iter().any(|&v| v <= 0.0) {
             return Err(format!("level {number} has a channel without deviation"));
         }
@@ -223,7 +243,26 @@ fn parse(bytes: &[u8]) -> Result<Vec<TrainedLevel>, String> {
             flow: Flow { shape, parameters, rotations },
         });
     }
-    if rest.is_empty() { Ok(levels) } else { Err(format!("{} bytes are left over", rest.len())) }
+    let vectors = if version == UNWHITENED { 0 } else { word(&mut rest)? as usize };
+    let coreset = (vectors > 0).then(|| parse_coreset(vectors, &mut rest)).transpose()?;
+    if rest.is_empty() { Ok((levels, coreset)) } else { Err(format!("{} bytes are left over", rest.len())) }
+}
+
+fn parse_coreset(vectors: usize, rest: &mut &[u8]) -> Result<Coreset, String> {
+    let [map, pooling, channels] = [word(rest)?, word(rest)?, word(rest)?].map(|word| word as usize);
+    if !(1..=MAX_WIDTH as usize).contains(&channels) {
+        return Err(format!("the coreset has {channels} channels"));
+    }
+    let (mean, deviation) = (numbers(rest, channels)?, numbers(rest, channels)?);
+    let whitening = Some(matrix(rest, [channels; 2])?);
+    let statistics = ChannelStatistics { mean, deviation, whitening };
+    Ok(Coreset { source: Source { map, pooling }, statistics, vectors: matrix(rest, [vectors, channels])? })
+}
+
+/// A matrix of finite numbers.
+fn matrix(rest: &mut &[u8], shape: [usize; 2]) -> Result<Array2<f32>, String> {
+    let values = numbers(rest, shape[0].saturating_mul(shape[1]))?;
+    Array2::from_shape_vec(shape, values).map_err(|error| error.to_string())
 }
 
 fn word(rest: &mut &[u8]) -> Result<u32, String> {
@@ -250,21 +289,22 @@ mod tests {
     #[test]
     fn flows_come_back_to_the_bit_and_a_torn_file_is_refused_without_a_panic() {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(2);
-        let level = |channels: usize, map| TrainedLevel {
+        let levels = [(4, 0, true), (7, 1, false)].map(|(channels, map, whitened)| TrainedLevel {
             source: Source { map, pooling: 3 },
-            statistics: ChannelStatistics { mean: vec![0.5; channels], deviation: vec![2.0; channels] },
+            statistics: ChannelStatistics {
+                mean: vec![0.5; channels],
+                deviation: vec![2.0; channels],
+                whitening: whitened.then(|| Array2::from_shape_fn([channels; 2], |(i, j)| (i * 10 + j) as f32)),
+            },
             flow: Flow::new(FlowShape { channels, blocks: 2, hidden: 5 }, None, &mut rng),
-        };
-        let levels: Vec<_> = [(4, 0), (7, 1)]
-            .map({
-                let mut level = level;
-                move |(channels, map)| level(channels, map)
-            })
-            .to_vec();
+        });
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FLOWS_FILE);
-        write_flows(&path, &levels).unwrap();
-        assert_eq!(read_flows(&path).unwrap(), levels);
+        let statistics = levels[0].statistics.clone();
+        let vectors = Array2::from_shape_fn([5, 4], |(i, j)| (i * 3 + j) as f32);
+        let coreset = Some(Coreset { source: Source { map: 1, pooling: 3 }, statistics, vectors });
+        write_flows(&path, &levels, coreset.as_ref()).unwrap();
+        assert_eq!(read_flows(&path).unwrap(), (levels.to_vec(), coreset));
         let bytes = fs::read(&path).unwrap();
         for end in (0..bytes.len()).step_by(97) {
             assert!(parse(&bytes[..end]).is_err());
@@ -273,7 +313,27 @@ mod tests {
         let mut other = bytes.clone();
         other[8] = 9;
         assert!(parse(&other).unwrap_err().contains("version is 9"));
-        other.splice(8..32, [1, 0, 0, 0, 1, 0, 0, 0].into_iter().chain([255; 16]));
+        other.splice(8..36, [2, 0, 0, 0, 1, 0, 0, 0].into_iter().chain([255; 20]));
         assert!(parse(&other).is_err());
+    }
+
+    #[test]
+    fn flows_of_the_version_before_whitening_are_read() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let level = TrainedLevel {
+            source: Source { map: 0, pooling: 3 },
+            statistics: ChannelStatistics { mean: vec![0.5; 4], deviation: vec![2.0; 4], whitening: None },
+            flow: Flow::new(FlowShape { channels: 4, blocks: 2, hidden: 5 }, None, &mut rng),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FLOWS_FILE);
+        write_flows(&path, std::slice::from_ref(&level), None).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[8] = UNWHITENED as u8;
+        // Magic, version, number of levels, five sizes of the level; then what the old version had not.
+        bytes.drain(36..40);
+        // And at the end how many vectors a coreset has.
+        bytes.truncate(bytes.len() - 4);
+        assert_eq!(parse(&bytes).unwrap(), (vec![level], None));
     }
 }

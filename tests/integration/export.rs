@@ -68,8 +68,26 @@ fn random_flow((rows, columns): (usize, usize), channels: usize, source: Source,
         source,
         input_scale: numbers.vector(channels, 0.05),
         input_shift: numbers.vector(channels, 0.5),
+        // Flows with and without one must be told alike.
+        whitening: (source.pooling > 1).then(|| numbers.matrix(channels, channels, (channels as f64).powf(-0.5))),
         blocks: (0..8).map(|_| block(&mut numbers)).collect(),
+        nearest: None,
         constant: (numbers.normal() * channels as f64) as f32,
+    }
+}
+
+/// The level of a flow, comparing with random vectors instead, more than are compared with at once.
+fn comparing(flow: &FoldedFlow) -> FoldedFlow {
+    let mut numbers = Numbers(99);
+    let (channels, whitening) = (flow.channels, (flow.channels as f64).powf(-0.5));
+    FoldedFlow {
+        // Far enough from each other that it matters which is the nearest.
+        input_scale: numbers.vector(channels, 1.0),
+        whitening: Some(numbers.matrix(channels, channels, whitening)),
+        blocks: Vec::new(),
+        nearest: Some(numbers.matrix(70, channels, 0.5)),
+        constant: 0.0,
+        ..flow.clone()
     }
 }
 
@@ -90,6 +108,17 @@ fn log_likelihood(flow: &FoldedFlow, features: &Array3<f32>) -> Array2<f64> {
                 mean * f64::from(flow.input_scale[c]) + f64::from(flow.input_shift[c])
             })
             .collect();
+        if let Some(whitening) = &flow.whitening {
+            let of = |j: usize| x.iter().enumerate().map(|(i, v)| v * f64::from(whitening[[i, j]])).sum();
+            x = (0..channels).map(of).collect();
+        }
+        if let Some(vectors) = &flow.nearest {
+            let square = |vector: ndarray::ArrayView1<'_, f32>| -> f64 {
+                vector.iter().zip(&x).map(|(m, x)| (x.clamp(-8.0, 8.0) - f64::from(*m)).powi(2)).sum()
+            };
+            let least = vectors.rows().into_iter().map(square).fold(f64::INFINITY, f64::min);
+            return -(0.01 + least / channels as f64).sqrt();
+        }
         let mut sum_of_s = 0.0;
         for block in &flow.blocks {
             let hidden: Vec<f64> = (0..block.w1.ncols())
@@ -203,6 +232,9 @@ pub(crate) fn exported_model_equals_the_definition(backbone: &Path, size: Size, 
         let output = format!("level{level}");
         levels.push(LevelShape { output, stride, rows: grid.0, columns: grid.1 });
     }
+    // One more, on what the last flow looks at.
+    flows.extend(flows.last().map(comparing));
+    levels.extend(levels.last().map(|level| LevelShape { output: "nearest".to_owned(), ..level.clone() }));
 
     let folder = tempfile::tempdir().unwrap();
     let writer = BundleWriter::new(&folder.path().join("bundle")).unwrap();

@@ -91,10 +91,10 @@ fn a_model_trained_with_known_defects_rejects_unseen_clear_defects() {
     let folder = tempfile::tempdir().unwrap();
     let set = PartSet::write(folder.path(), 32, 8);
     let mut options = options(folder.path(), folder.path().join("out/bundle"));
-    options.settings.defects = 4;
+    options.settings.defects = 5;
     let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
     let provenance = &bundle.manifest.provenance;
-    assert_eq!(provenance.known_defects.len(), 4);
+    assert_eq!(provenance.known_defects.len(), 5);
     assert!(provenance.known_defects.iter().all(|d| !d.weak));
     assert!(provenance.export_difference < 1e-3);
     // The context level looks again at what the level before it looks at; the others speak for themselves.
@@ -165,7 +165,16 @@ fn synthetic_defects_can_take_the_place_of_known_ones() {
         let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
         assert!(bundle.manifest.provenance.known_defects.is_empty());
         assert_eq!(bundle.manifest.provenance.phases.iter().any(|p| p.name == "defects"), synthetic);
+        // What defects do not teach is compared with normals: by a level that speaks for itself.
+        let levels = &bundle.manifest.levels;
+        let outputs: Vec<&str> = levels.iter().map(|level| level.output.as_str()).collect();
+        assert_eq!(outputs[3..], ["log_likelihood_16_context", "nearest_16"]);
+        let second_looks = bundle.manifest.calibration.levels.iter().map(|level| level.or_previous);
+        assert_eq!(second_looks.collect::<Vec<_>>(), [false, false, false, true, false]);
     }
+    options.settings.coreset = 0;
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    assert_eq!(bundle.manifest.levels.len(), 4);
 }
 
 #[test]

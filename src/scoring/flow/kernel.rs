@@ -10,6 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::CLAMP;
 use super::average::Average;
 use super::elementary::{exp_of_log_scale, tanh};
+use super::nearest::Nearest;
 use super::product::{Bias, Ends, Lanes, Panels, TILE, lanes_at, padded};
 
 /// Most lanes that a vector has.
@@ -35,6 +36,21 @@ enum Mix {
     /// Every channel by its own factor: the last block's, whose rotation changes no length.
     Scale(Vec<f32>),
     Matrix(Panels),
+}
+
+/// What takes the correlations of standardised features away.
+#[derive(Debug)]
+pub(super) struct Whitening {
+    matrix: Panels,
+    /// A product wants something to begin with.
+    zeros: Vec<f32>,
+}
+
+impl Whitening {
+    /// Of a matrix `[C, C]`.
+    pub(super) fn new(matrix: ArrayView2<'_, f32>) -> Self {
+        Self { matrix: Panels::pack(matrix), zeros: vec![0.0; padded(matrix.ncols())] }
+    }
 }
 
 /// What a block is made of; shapes as the operator's inputs have them.
@@ -95,9 +111,17 @@ pub(super) struct Flow {
     pub(super) channels: usize,
     pub(super) hidden: usize,
     pub(super) average: Average,
-    pub(super) blocks: Vec<Block>,
-    /// What every log-likelihood has, times C.
-    pub(super) constant: f32,
+    pub(super) whitening: Option<Whitening>,
+    pub(super) density: Density,
+}
+
+/// What tells how likely a vector is.
+#[derive(Debug)]
+pub(super) enum Density {
+    /// Coupling blocks, and what every log-likelihood has, times C.
+    Coupling { blocks: Vec<Block>, constant: f32 },
+    /// How near it lies to one that was seen.
+    Nearest(Nearest),
 }
 
 /// Memory that one thread needs for a flow.
@@ -234,11 +258,19 @@ impl Flow {
         activated: &mut [Lanes<S>],
         affine: &mut [Lanes<S>],
     ) -> Lanes<S> {
+        if let Some(Whitening { matrix, zeros }) = &self.whitening {
+            matrix.multiply(simd, x, other, &Bias(zeros));
+            std::mem::swap(&mut x, &mut other);
+        }
+        let (blocks, constant) = match &self.density {
+            Density::Coupling { blocks, constant } => (blocks, *constant),
+            Density::Nearest(nearest) => return nearest.compare(simd, &mut x[..self.channels], activated),
+        };
         let (second, hidden, columns) = (self.channels / 2, padded(self.hidden), padded_columns(self.columns));
         let zero = simd.splat_f32s(0.0);
         let clamp = simd.splat_f32s(CLAMP);
         let mut log_scales = [zero; TILE];
-        for block in &self.blocks {
+        for block in blocks {
             block.first.multiply(simd, x, activated, &Conditioned { block, places, hidden, columns });
             block.second.multiply(simd, activated, affine, &Bias(&block.second_bias));
             let (scales, shifts) = affine.split_at(second);
@@ -272,7 +304,7 @@ impl Flow {
             }
         }
         let each = simd.splat_f32s(1.0 / self.channels as f32);
-        let constant = simd.splat_f32s(self.constant);
+        let constant = simd.splat_f32s(constant);
         std::array::from_fn(|v| {
             let sum = simd.mul_add_e_f32s(squares[v], simd.splat_f32s(-0.5), simd.add_f32s(log_scales[v], constant));
             simd.mul_f32s(sum, each)
@@ -286,6 +318,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
+    use super::super::nearest::AT_ONCE;
     use super::*;
 
     const ROWS: usize = 5;
@@ -315,7 +348,16 @@ mod tests {
             .collect();
         let ones = Array1::ones(CHANNELS).to_vec();
         let average = Average::new(ROWS, COLUMNS, 3, ones.clone(), ones);
-        Flow { rows: ROWS, columns: COLUMNS, channels: CHANNELS, hidden: HIDDEN, average, blocks, constant: -6.0 }
+        let whitening = Some(Whitening::new(matrix(CHANNELS, CHANNELS).view()));
+        Flow {
+            rows: ROWS,
+            columns: COLUMNS,
+            channels: CHANNELS,
+            hidden: HIDDEN,
+            average,
+            whitening,
+            density: Density::Coupling { blocks, constant: -6.0 },
+        }
     }
 
     /// The map with vectors of one kind, in two parts of rows.
@@ -328,19 +370,30 @@ mod tests {
         out
     }
 
+    /// The same, comparing with vectors instead.
+    fn comparing(rng: &mut ChaCha8Rng) -> Flow {
+        let vectors = Array2::from_shape_simple_fn((AT_ONCE + 3, CHANNELS), || rng.random_range(-2.0..2.0));
+        Flow { hidden: AT_ONCE, density: Density::Nearest(Nearest::new(vectors.view())), ..flow(rng) }
+    }
+
     #[test]
     fn every_kind_of_vector_says_the_same_whatever_rows_it_is_given() {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let flow = flow(&mut rng);
+        for flow in [flow(&mut rng), comparing(&mut rng)] {
+            every_kind_says_the_same(&flow, &mut rng);
+        }
+    }
+
+    fn every_kind_says_the_same(flow: &Flow, rng: &mut ChaCha8Rng) {
         let x: Vec<f32> = (0..CHANNELS * ROWS * COLUMNS).map(|_| rng.random_range(-2.0..2.0)).collect();
-        let expected = map(pulp::Scalar, &flow, &x);
+        let expected = map(pulp::Scalar, flow, &x);
         let mut best = vec![f32::NAN; ROWS * COLUMNS];
         flow.log_likelihoods(&x, 0..ROWS, &mut best, &mut Scratch::default());
         let mut found = vec![("best", best)];
         #[cfg(target_arch = "x86_64")]
         {
-            found.extend(pulp::x86::V3::try_new().map(|simd| ("V3", map(simd, &flow, &x))));
-            found.extend(pulp::x86::V4::try_new().map(|simd| ("V4", map(simd, &flow, &x))));
+            found.extend(pulp::x86::V3::try_new().map(|simd| ("V3", map(simd, flow, &x))));
+            found.extend(pulp::x86::V4::try_new().map(|simd| ("V4", map(simd, flow, &x))));
         }
         let spread = expected.iter().fold(0.0f32, |most, value| most.max((value - expected[0]).abs()));
         assert!(spread > 0.1, "a map that hardly varies shows nothing");
@@ -354,7 +407,12 @@ mod tests {
     #[test]
     fn what_is_no_number_makes_its_cell_none_and_no_other() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let flow = flow(&mut rng);
+        for flow in [flow(&mut rng), comparing(&mut rng)] {
+            breaks_its_cell_alone(&flow);
+        }
+    }
+
+    fn breaks_its_cell_alone(flow: &Flow) {
         let mut x = vec![0.3; CHANNELS * ROWS * COLUMNS];
         for (channel, broken) in [f32::NAN, f32::INFINITY].into_iter().enumerate() {
             x[(channel * ROWS + 1) * COLUMNS + 4 + channel] = broken;

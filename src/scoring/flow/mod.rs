@@ -5,14 +5,15 @@
 //! them in the cache; so a bundle has a second file, in which a level is one node of [`NAME`], and what is here
 //! runs it a tile of cells at a time.
 //!
-//! `operator` is what ONNX Runtime sees, `kernel` the flow on a tile, `product`, `elementary` and
-//! `average` what it is made of. Vectors are as wide as the processor has them (pulp).
+//! `operator` is what ONNX Runtime sees, `kernel` the flow on a tile, `product`, `elementary`, `average` and
+//! `nearest` what it is made of. Vectors are as wide as the processor has them (pulp).
 
 #![expect(clippy::inline_always, reason = "what stays a call of its own is compiled without the vectors")]
 
 mod average;
 mod elementary;
 mod kernel;
+mod nearest;
 mod operator;
 mod product;
 
@@ -36,3 +37,21 @@ pub const CLAMP: f32 = 1.9;
 /// [B, C]`. The output is `[batch, row, column]`, nats per feature dimension.
 pub const INPUTS: [&str; 10] =
     ["features", "scale", "shift", "w1", "row_table", "column_table", "w2", "b2", "mix", "mix_shift"];
+/// Name of the operator of a level that compares with vectors of training normals.
+pub const NEAREST: &str = "NearestVector";
+/// Its attributes beside [`POOLING`]: rows and columns of its map.
+pub const ROWS: &str = "rows";
+/// See [`ROWS`].
+pub const COLUMNS: &str = "columns";
+/// Its inputs, f32: the features `[batch, C, row, column]`, then constants: scale and shift `[C]`, whitening
+/// `[C, C]`, vectors `[vector, C]`. The output is `[batch, row, column]`: `-sqrt(NEAREST_FLOOR + d² / C)`, where `d`
+/// is the distance of a whitened vector, its channels cut off at ±[`NEAREST_LIMIT`], to the nearest of those.
+pub const NEAREST_INPUTS: [&str; 5] = ["features", "scale", "shift", "whitening", "nearest"];
+/// Where a channel that is compared is cut off, deviations. Beyond it says nothing more, and a square of
+/// thousands would leave of a small difference from another but rounding.
+pub const NEAREST_LIMIT: f32 = 8.0;
+/// Least mean square of a comparison: at 0 the root would make much of rounding.
+pub const NEAREST_FLOOR: f32 = 0.01;
+/// One more input of flows on whitened features: the constant `[C, C]` that scaled and shifted vectors are
+/// multiplied with.
+pub const WHITENING: &str = "whitening";

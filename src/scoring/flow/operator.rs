@@ -2,20 +2,21 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use ndarray::{Array, Array2, Array3, Dimension};
+use ndarray::{Array, Array1, Array2, Array3, Dimension};
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::value::{TensorElementType, TensorValueType};
 
 use super::average::Average;
-use super::kernel::{Block, BlockParts, Flow, Scratch};
-use super::{CONSTANT, DOMAIN, INPUTS, NAME, POOLING};
+use super::kernel::{Block, BlockParts, Density, Flow, Scratch, Whitening};
+use super::nearest::{AT_ONCE, Nearest};
+use super::{COLUMNS, CONSTANT, DOMAIN, INPUTS, NAME, NEAREST, NEAREST_INPUTS, POOLING, ROWS, WHITENING};
 
 /// Largest side of an average; memory grows with it.
 const MOST_POOLING: usize = 255;
 
 /// What a session must know to run files with the operator, on so many threads.
 pub(in crate::scoring) fn operators(threads: usize) -> ort::Result<OperatorDomain> {
-    OperatorDomain::new(DOMAIN)?.add(CouplingFlow { threads })
+    OperatorDomain::new(DOMAIN)?.add(CouplingFlow { threads })?.add(NearestVector { threads })
 }
 
 struct CouplingFlow {
@@ -30,7 +31,8 @@ impl Operator for CouplingFlow {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        INPUTS.map(|_| OperatorInput::required(TensorElementType::Float32))
+        let whitening = OperatorInput::optional(TensorElementType::Float32);
+        INPUTS.map(|_| OperatorInput::required(TensorElementType::Float32)).into_iter().chain([whitening])
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -38,15 +40,40 @@ impl Operator for CouplingFlow {
     }
 
     fn create_kernel(&self, context: &KernelContext<'_>) -> ort::Result<FlowKernel> {
-        let flow = read(context).map_err(|problem| ort::Error::new(format!("{DOMAIN}.{NAME}: {problem}")))?;
-        let scratch = (0..self.threads.max(1)).map(|_| Scratch::default()).collect();
-        Ok(FlowKernel { flow, standardised: Vec::new(), scratch })
+        FlowKernel::new(NAME, read(context), self.threads)
     }
 }
 
-/// The constant input of that number, as an array.
-fn constant<D: Dimension>(context: &KernelContext<'_>, number: usize) -> Result<Array<f32, D>, String> {
-    let name = INPUTS[number];
+struct NearestVector {
+    threads: usize,
+}
+
+impl Operator for NearestVector {
+    type Kernel<'attr> = FlowKernel;
+
+    fn name(&self) -> &str {
+        NEAREST
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        NEAREST_INPUTS.map(|_| OperatorInput::required(TensorElementType::Float32))
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel(&self, context: &KernelContext<'_>) -> ort::Result<FlowKernel> {
+        FlowKernel::new(NEAREST, read_nearest(context), self.threads)
+    }
+}
+
+fn missing(name: &str) -> String {
+    format!("attribute {name} is missing")
+}
+
+/// The constant input of that number and name, as an array.
+fn constant<D: Dimension>(context: &KernelContext<'_>, number: usize, name: &str) -> Result<Array<f32, D>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("input {number}, {name}: {error}");
     let value = context.constant_input::<TensorValueType<f32>>(number).map_err(|error| failed(&error))?;
     let (shape, values) = value.extract_tensor();
@@ -54,27 +81,64 @@ fn constant<D: Dimension>(context: &KernelContext<'_>, number: usize) -> Result<
     Array::from_shape_vec(shape, values.to_vec()).and_then(Array::into_dimensionality).map_err(|error| failed(&error))
 }
 
+fn read_pooling(context: &KernelContext<'_>) -> Result<usize, String> {
+    let side: i64 = context.get(POOLING).ok_or_else(|| missing(POOLING))?;
+    usize::try_from(side)
+        .ok()
+        .filter(|side| side % 2 == 1 && *side <= MOST_POOLING)
+        .ok_or_else(|| format!("attribute {POOLING} is {side}, expected an odd number up to {MOST_POOLING}"))
+}
+
+fn read_nearest(context: &KernelContext<'_>) -> Result<Flow, String> {
+    let length = |name: &str| {
+        let length: i64 = context.get(name).ok_or_else(|| missing(name))?;
+        usize::try_from(length).map_err(|_| format!("attribute {name} is {length}"))
+    };
+    let (rows, columns, pooling) = (length(ROWS)?, length(COLUMNS)?, read_pooling(context)?);
+    let scale: Array1<f32> = constant(context, 1, NEAREST_INPUTS[1])?;
+    let shift: Array1<f32> = constant(context, 2, NEAREST_INPUTS[2])?;
+    let whitening: Array2<f32> = constant(context, 3, NEAREST_INPUTS[3])?;
+    let vectors: Array2<f32> = constant(context, 4, NEAREST_INPUTS[4])?;
+    let channels = scale.len();
+    let fits = channels > 0
+        && rows > 0
+        && columns > 0
+        && shift.len() == channels
+        && whitening.dim() == (channels, channels)
+        && vectors.ncols() == channels
+        && vectors.nrows() > 0;
+    if !fits {
+        return Err(format!("its constants do not fit each other ({channels} channels, {rows}x{columns} cells)"));
+    }
+    Ok(Flow {
+        rows,
+        columns,
+        channels,
+        hidden: AT_ONCE,
+        average: Average::new(rows, columns, pooling, scale.to_vec(), shift.to_vec()),
+        whitening: Some(Whitening::new(whitening.view())),
+        density: Density::Nearest(Nearest::new(vectors.view())),
+    })
+}
+
 fn read(context: &KernelContext<'_>) -> Result<Flow, String> {
-    let attribute = |name: &str| format!("attribute {name} is missing");
-    let pooling = context.get::<i64>(POOLING).ok_or_else(|| attribute(POOLING))?;
-    let constant_term = context.get::<f32>(CONSTANT).ok_or_else(|| attribute(CONSTANT))?;
-    let scale = constant::<ndarray::Ix1>(context, 1)?;
-    let shift = constant::<ndarray::Ix1>(context, 2)?;
-    let w1: Array3<f32> = constant(context, 3)?;
-    let row_table: Array3<f32> = constant(context, 4)?;
-    let column_table: Array3<f32> = constant(context, 5)?;
-    let w2: Array3<f32> = constant(context, 6)?;
-    let b2: Array2<f32> = constant(context, 7)?;
-    let mix: Array3<f32> = constant(context, 8)?;
-    let mix_shift: Array2<f32> = constant(context, 9)?;
+    let pooling = read_pooling(context)?;
+    let constant_term = context.get::<f32>(CONSTANT).ok_or_else(|| missing(CONSTANT))?;
+    let scale: Array1<f32> = constant(context, 1, INPUTS[1])?;
+    let shift: Array1<f32> = constant(context, 2, INPUTS[2])?;
+    let w1: Array3<f32> = constant(context, 3, INPUTS[3])?;
+    let row_table: Array3<f32> = constant(context, 4, INPUTS[4])?;
+    let column_table: Array3<f32> = constant(context, 5, INPUTS[5])?;
+    let w2: Array3<f32> = constant(context, 6, INPUTS[6])?;
+    let b2: Array2<f32> = constant(context, 7, INPUTS[7])?;
+    let mix: Array3<f32> = constant(context, 8, INPUTS[8])?;
+    let mix_shift: Array2<f32> = constant(context, 9, INPUTS[9])?;
+    let whitened = context.inputs().map_err(|error| error.to_string())?.len() > INPUTS.len();
+    let whitening: Option<Array2<f32>> = whitened.then(|| constant(context, INPUTS.len(), WHITENING)).transpose()?;
 
     let channels = scale.len();
     let (blocks, first, hidden) = w1.dim();
     let (rows, columns, second) = (row_table.dim().1, column_table.dim().1, channels / 2);
-    let pooling = usize::try_from(pooling)
-        .ok()
-        .filter(|side| side % 2 == 1 && *side <= MOST_POOLING)
-        .ok_or_else(|| format!("attribute {POOLING} is {pooling}, expected an odd number up to {MOST_POOLING}"))?;
     let fits = channels > 1
         && rows > 0
         && columns > 0
@@ -86,7 +150,8 @@ fn read(context: &KernelContext<'_>) -> Result<Flow, String> {
         && w2.dim() == (blocks, hidden, 2 * second)
         && b2.dim() == (blocks, 2 * second)
         && mix.dim() == (blocks, channels, channels)
-        && mix_shift.dim() == (blocks, channels);
+        && mix_shift.dim() == (blocks, channels)
+        && whitening.as_ref().is_none_or(|whitening| whitening.dim() == (channels, channels));
     if !fits {
         return Err(format!("its constants do not fit each other ({channels} channels, {blocks} blocks)"));
     }
@@ -107,13 +172,15 @@ fn read(context: &KernelContext<'_>) -> Result<Flow, String> {
         channels,
         hidden,
         average: Average::new(rows, columns, pooling, scale.to_vec(), shift.to_vec()),
-        blocks: (0..blocks).map(block).collect(),
-        constant: constant_term,
+        whitening: whitening.map(|matrix| Whitening::new(matrix.view())),
+        density: Density::Coupling { blocks: (0..blocks).map(block).collect(), constant: constant_term },
     })
 }
 
 /// A flow in a session.
 struct FlowKernel {
+    /// Of the operator.
+    name: &'static str,
     flow: Flow,
     /// One picture's map, `[channel, row, column]`.
     standardised: Vec<f32>,
@@ -121,17 +188,25 @@ struct FlowKernel {
     scratch: Vec<Scratch>,
 }
 
+impl FlowKernel {
+    fn new(name: &'static str, flow: Result<Flow, String>, threads: usize) -> ort::Result<Self> {
+        let flow = flow.map_err(|problem| ort::Error::new(format!("{DOMAIN}.{name}: {problem}")))?;
+        let scratch = (0..threads.max(1)).map(|_| Scratch::default()).collect();
+        Ok(Self { name, flow, standardised: Vec::new(), scratch })
+    }
+}
+
 impl Kernel for FlowKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let Self { flow, standardised, scratch } = self;
-        let missing = || ort::Error::new(format!("{DOMAIN}.{NAME}: an input or output is missing"));
+        let Self { name, flow, standardised, scratch } = self;
+        let missing = || ort::Error::new(format!("{DOMAIN}.{name}: an input or output is missing"));
         let input = context.input(0)?.ok_or_else(missing)?;
         let (shape, map) = input.try_extract_tensor::<f32>()?;
         let expected = [flow.channels, flow.rows, flow.columns].map(|length| length as i64);
         let &[pictures, ref found @ ..] = &**shape else { return Err(missing()) };
         if found != expected {
             return Err(ort::Error::new(format!(
-                "{DOMAIN}.{NAME}: the features have shape {found:?} beside the batch, expected {expected:?}"
+                "{DOMAIN}.{name}: the features have shape {found:?} beside the batch, expected {expected:?}"
             )));
         }
         let cells = flow.rows * flow.columns;

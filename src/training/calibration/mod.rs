@@ -77,6 +77,8 @@ pub struct Trial {
 /// Without any map.
 pub fn calibrate(normals: &[LogLikelihoodMaps], groups: &[usize], trial: &Trial, settings: &Settings) -> Calibration {
     let count = normals[0].levels.len();
+    // The levels are one a map, the one with context, the one that compares.
+    let context = (settings.context > 0).then(|| count.saturating_sub(1 + usize::from(settings.coreset > 0)));
     let moments: Vec<Vec<Moments>> =
         (0..count).map(|level| normals.iter().map(|maps| Moments::of(&maps.levels[level])).collect()).collect();
     let levels: Vec<LevelCalibration> = (0..count)
@@ -91,7 +93,7 @@ pub fn calibrate(normals: &[LogLikelihoodMaps], groups: &[usize], trial: &Trial,
                 weight: 1.0 / count as f32,
                 // Of what is small the wider look sees little: averaged with the narrow one it would
                 // speak for the part (magnetic_tile, three seeds: image AUROC 0.865, so 0.877).
-                or_previous: settings.context > 0 && level + 1 == count,
+                or_previous: Some(level) == context,
                 normal_boundary: quantile,
                 abnormal_boundary: quantile - settings.margin * NORMALISER,
             }

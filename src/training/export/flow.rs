@@ -27,28 +27,7 @@ pub(super) fn append(
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let cells = rows * columns;
     let name = |part: &str| format!("flow{level}/{part}");
-    let scale = graph.floats(&name("scale"), &[channels], flow.input_scale.iter().copied());
-    let shift = graph.floats(&name("shift"), &[channels], flow.input_shift.iter().copied());
-    let channels_first = layout == Layout::Nchw || flow.source.pooling > 1;
-    // While channels come first they are standardised in one pass, beside the average.
-    let standardise = channels_first.then(|| {
-        let zero = graph.floats(&name("zero"), &[channels], vec![0.0; channels]);
-        let one = graph.floats(&name("one"), &[channels], vec![1.0; channels]);
-        [scale.clone(), shift.clone(), zero, one]
-    });
-    let features = to_rows_and_columns(graph, level, flow.source.pooling, (features, layout), standardise.as_ref());
-
-    // 0 keeps the batch axis: were the map of another size than the flow's grid, the Reshape would
-    // fail instead of mixing cells of different pictures.
-    let grid = graph.integers(&name("grid"), &[0, cells as i64, channels as i64]);
-    let grid = graph.node("Reshape", &[&features, &grid], &name("cells"), vec![]);
-    let vectors = graph.integers(&name("vectors"), &[-1, channels as i64]);
-    let mut x = graph.node("Reshape", &[&grid, &vectors], &name("rows"), vec![]);
-    if !channels_first {
-        let scaled = graph.node("Mul", &[&x, &scale], &name("scaled"), vec![]);
-        x = graph.node("Add", &[&scaled, &shift], &name("x"), vec![]);
-    }
-
+    let mut x = append_rows(graph, level, flow, (features, layout));
     let second = channels / 2;
     let halves = graph.integers(&name("halves"), &[(channels - second) as i64, second as i64]);
     let scale_and_shift = graph.integers(&name("scale_and_shift"), &[second as i64; 2]);
@@ -83,6 +62,39 @@ pub(super) fn append(
     let mean = graph.node("Gemm", &[&square, &each_square, &sum], &name("mean"), vec![]);
     let map = graph.integers(&name("map"), &[-1, rows as i64, columns as i64]);
     graph.node("Reshape", &[&mean, &map], output, vec![]);
+}
+
+/// Adds what makes of a level's map its flow's input, `[batch * cell, C]`.
+pub(super) fn append_rows(
+    graph: &mut GraphBuilder,
+    level: usize,
+    flow: &FoldedFlow,
+    (features, layout): (&str, Layout),
+) -> String {
+    let FoldedFlow { rows, columns, channels, .. } = *flow;
+    let name = |part: &str| format!("flow{level}/{part}");
+    let scale = graph.floats(&name("scale"), &[channels], flow.input_scale.iter().copied());
+    let shift = graph.floats(&name("shift"), &[channels], flow.input_shift.iter().copied());
+    let channels_first = layout == Layout::Nchw || flow.source.pooling > 1;
+    // While channels come first they are standardised in one pass, beside the average.
+    let standardise = channels_first.then(|| {
+        let zero = graph.floats(&name("zero"), &[channels], vec![0.0; channels]);
+        let one = graph.floats(&name("one"), &[channels], vec![1.0; channels]);
+        [scale.clone(), shift.clone(), zero, one]
+    });
+    let features = to_rows_and_columns(graph, level, flow.source.pooling, (features, layout), standardise.as_ref());
+
+    // 0 keeps the batch axis: were the map of another size than the flow's grid, the Reshape would
+    // fail instead of mixing cells of different pictures.
+    let grid = graph.integers(&name("grid"), &[0, (rows * columns) as i64, channels as i64]);
+    let grid = graph.node("Reshape", &[&features, &grid], &name("cells"), vec![]);
+    let vectors = graph.integers(&name("vectors"), &[-1, channels as i64]);
+    let mut x = graph.node("Reshape", &[&grid, &vectors], &name("rows"), vec![]);
+    if !channels_first {
+        let scaled = graph.node("Mul", &[&x, &scale], &name("scaled"), vec![]);
+        x = graph.node("Add", &[&scaled, &shift], &name("x"), vec![]);
+    }
+    append_whitening(graph, flow, &name("whitening"), x)
 }
 
 /// The map as `[batch, row, column, channel]`, averaged over its neighbourhood where wanted; with
@@ -129,6 +141,13 @@ pub(super) fn to_rows_and_columns(
         Layout::Nhwc => features,
         Layout::Nchw => transpose(graph, &features, &name("channels_last"), [0, 2, 3, 1]),
     }
+}
+
+/// Whitens standardised rows where the flow does; `name` is that of the matrix.
+pub(super) fn append_whitening(graph: &mut GraphBuilder, flow: &FoldedFlow, name: &str, x: String) -> String {
+    let Some(whitening) = &flow.whitening else { return x };
+    let matrix = graph.floats(name, whitening.shape(), whitening.iter().copied());
+    graph.node("MatMul", &[&x, &matrix], &format!("{name}/whitened"), vec![])
 }
 
 /// Names of the constants that every block of a flow shares.

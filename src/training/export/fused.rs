@@ -24,6 +24,35 @@ pub(super) fn append(
             graph.node("Transpose", &[features], &name("channels_first"), order)
         }
     };
+    let pooling = integer_attribute(operator::POOLING, flow.source.pooling as i64);
+    if let Some(vectors) = &flow.nearest {
+        let grid = |name: &str, length: usize| integer_attribute(name, length as i64);
+        let identity = ndarray::Array2::eye(channels);
+        let whitening = flow.whitening.as_ref().unwrap_or(&identity);
+        let mut inputs = vec![features];
+        let [scale, shift] = [&flow.input_scale, &flow.input_shift].map(row_major);
+        let parts: [(&[usize], Vec<f32>); 4] = [
+            (&[channels], scale),
+            (&[channels], shift),
+            (&[channels, channels], row_major(whitening)),
+            (vectors.shape(), row_major(vectors)),
+        ];
+        inputs.extend(
+            operator::NEAREST_INPUTS[1..]
+                .iter()
+                .zip(parts)
+                .map(|(part, (shape, values))| graph.floats(&name(part), shape, values)),
+        );
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        graph.node_of(
+            operator::DOMAIN,
+            operator::NEAREST,
+            &inputs,
+            &[output],
+            vec![pooling, grid(operator::ROWS, rows), grid(operator::COLUMNS, columns)],
+        );
+        return;
+    }
     let (blocks, second) = (flow.blocks.len(), channels / 2);
     let hidden = flow.blocks.first().map_or(0, |block| block.w1.ncols());
     let shapes: [&[usize]; 9] = [
@@ -53,10 +82,10 @@ pub(super) fn append(
     for ((part, shape), values) in operator::INPUTS[1..].iter().zip(shapes).zip(values) {
         inputs.push(graph.floats(&name(part), shape, values));
     }
-    let attributes = vec![
-        integer_attribute(operator::POOLING, flow.source.pooling as i64),
-        float_attribute(operator::CONSTANT, flow.constant),
-    ];
+    if let Some(whitening) = &flow.whitening {
+        inputs.push(graph.floats(&name(operator::WHITENING), whitening.shape(), row_major(whitening)));
+    }
+    let attributes = vec![pooling, float_attribute(operator::CONSTANT, flow.constant)];
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     graph.node_of(operator::DOMAIN, operator::NAME, &inputs, &[output], attributes);
 }

@@ -10,6 +10,7 @@ mod graph;
 mod half;
 mod model;
 mod naive;
+mod nearest;
 mod observe;
 mod pickle;
 mod quantise;

@@ -13,7 +13,7 @@ use super::graph::{
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{GraphProto, ModelProto};
 use super::splice::Backbone;
-use super::{file, flow, fused, naive};
+use super::{file, flow, fused, naive, nearest};
 use crate::bundle::MODEL_INPUT;
 use crate::inspection::Size;
 use crate::scoring::flow as operator;
@@ -88,6 +88,9 @@ impl ModelExport<'_> {
         for (level, (flow, output)) in flows.iter().zip(outputs).enumerate() {
             let (graph, features) = (&mut epilogue, (backbone.outputs[flow.source.map].as_str(), spec.layout));
             match form {
+                FlowForm::Standard | FlowForm::Naive(_) if flow.nearest.is_some() => {
+                    nearest::append(graph, level, flow, features, backbone.opset, output);
+                }
                 FlowForm::Standard => flow::append(graph, level, flow, features, output),
                 FlowForm::Processor => fused::append(graph, level, flow, features, output),
                 FlowForm::Naive(unfolded) => {
@@ -204,6 +207,15 @@ fn check_flow(flow: &FoldedFlow) -> Result<(), String> {
     }
     check_array("input_scale", &flow.input_scale, &[channels])?;
     check_array("input_shift", &flow.input_shift, &[channels])?;
+    if let Some(whitening) = &flow.whitening {
+        check_array("whitening", whitening, &[channels; 2])?;
+    }
+    if let Some(vectors) = &flow.nearest {
+        if vectors.nrows() == 0 || !flow.blocks.is_empty() {
+            return Err(format!("it compares with {} vectors and has {} blocks", vectors.nrows(), flow.blocks.len()));
+        }
+        check_array("nearest", vectors, &[vectors.nrows(), channels])?;
+    }
     let second = channels / 2;
     let hidden = flow.blocks.first().map_or(0, |block| block.w1.ncols());
     for (index, block) in flow.blocks.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! A flow as ONNX nodes with nothing folded, as a framework would export it: the condition beside the
 //! features of every cell, a layer of its own for the global affine map. For comparison only.
 
-use super::flow::to_rows_and_columns;
+use super::flow::{append_whitening, to_rows_and_columns};
 use super::graph::{GraphBuilder, integer_attribute, integers_attribute};
 use crate::scoring::Layout;
 use crate::scoring::flow::CLAMP;
@@ -30,7 +30,8 @@ pub(super) fn append(
     let scale = graph.floats(&name("scale"), &[channels], folded.input_scale.iter().copied());
     let shift = graph.floats(&name("shift"), &[channels], folded.input_shift.iter().copied());
     let scaled = graph.node("Mul", &[&raw, &scale], &name("scaled"), vec![]);
-    let mut x = graph.node("Add", &[&scaled, &shift], &name("x"), vec![]);
+    let x = graph.node("Add", &[&scaled, &shift], &name("x"), vec![]);
+    let mut x = append_whitening(graph, folded, &name("whitening"), x);
     let condition = append_condition(graph, level, &features, (rows, columns));
 
     let (first, second, hidden) = (flow.shape.first(), flow.shape.second(), flow.shape.hidden);

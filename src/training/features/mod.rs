@@ -4,6 +4,7 @@
 //! when it is read: so the memory that training takes does not grow with the pictures. Where even
 //! the file would grow beyond its budget, every picture keeps the same number of its cells.
 
+mod statistics;
 mod store;
 
 use std::path::Path;
@@ -13,6 +14,8 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+pub use statistics::ChannelStatistics;
+use statistics::Sums;
 pub use store::FeatureFileError;
 use store::{Store, VALUE_BYTES};
 
@@ -52,23 +55,12 @@ pub struct LevelBank {
     /// Mean of the first picture, `[C]`: half precision is for what a channel varies by, not for
     /// where it lies.
     origin: Vec<f32>,
-    /// Sum and sum of squares of every channel over all cells, kept or not.
-    sums: Vec<(f64, f64)>,
-    /// All cells that came.
-    seen: u64,
+    /// Over all cells that came, kept or not.
+    sums: Sums,
     /// What a cell is standardised with when it is read.
     statistics: Option<ChannelStatistics>,
     /// What that makes of a stored value: factor and offset, `[C]`.
     reading: Vec<(f32, f32)>,
-}
-
-/// Mean and deviation of every channel.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ChannelStatistics {
-    /// `[C]`.
-    pub mean: Vec<f32>,
-    /// `[C]`, positive.
-    pub deviation: Vec<f32>,
 }
 
 /// A map `[row, column, channel]`, averaged over `pooling` × `pooling` cells; cells outside the map
@@ -95,22 +87,6 @@ pub fn pooled(map: &Array3<f32>, pooling: usize) -> Vec<f32> {
     values
 }
 
-impl ChannelStatistics {
-    /// Those that change nothing.
-    pub fn identity(channels: usize) -> Self {
-        Self { mean: vec![0.0; channels], deviation: vec![1.0; channels] }
-    }
-
-    /// Brings packed feature vectors `[cell, C]` to zero mean and unit deviation.
-    pub fn standardise(&self, values: &mut [f32]) {
-        for cell in values.chunks_exact_mut(self.mean.len().max(1)) {
-            for ((v, mean), deviation) in cell.iter_mut().zip(&self.mean).zip(&self.deviation) {
-                *v = (*v - mean) / deviation;
-            }
-        }
-    }
-}
-
 impl LevelBank {
     /// An empty bank in memory that keeps every cell.
     pub fn new(rows: usize, columns: usize, channels: usize) -> Self {
@@ -123,8 +99,7 @@ impl LevelBank {
             order: Vec::new(),
             store: Store::in_memory(),
             origin: vec![0.0; channels],
-            sums: vec![(0.0, 0.0); channels],
-            seen: 0,
+            sums: Sums::new(channels),
             statistics: None,
             reading: vec![(1.0, 0.0); channels],
         }
@@ -168,20 +143,15 @@ impl LevelBank {
     pub fn push(&mut self, map: &Array3<f32>, pooling: usize) -> Result<(), FeatureFileError> {
         assert_eq!(map.dim(), (self.rows, self.columns, self.channels), "the map has another shape");
         let mut values = pooled(map, pooling);
-        for cell in values.chunks_exact(self.channels) {
-            for (sum, &v) in self.sums.iter_mut().zip(cell) {
-                sum.0 += f64::from(v);
-                sum.1 += f64::from(v) * f64::from(v);
-            }
-        }
-        self.seen += self.cells() as u64;
+        self.sums.add(&values);
         if self.pictures == 0 {
-            self.origin = self.sums.iter().map(|(sum, _)| (sum / self.cells() as f64) as f32).collect();
+            self.origin = self.sums.means();
             self.set_reading();
         }
         for cell in values.chunks_exact_mut(self.channels) {
             cell.iter_mut().zip(&self.origin).for_each(|(v, origin)| *v -= origin);
         }
+        self.sums.correlate(&values);
         if !self.order.is_empty() {
             values = (0..self.kept)
                 .map(|slot| self.kept_cell(self.pictures, slot) * self.channels)
@@ -193,23 +163,12 @@ impl LevelBank {
         Ok(())
     }
 
-    /// Mean and deviation of every channel over all cells that came, kept or not.
-    pub fn statistics(&self) -> ChannelStatistics {
-        let n = self.seen.max(1) as f64;
-        let (mean, deviation) = self
-            .sums
-            .iter()
-            .map(|(sum, square)| {
-                let mean = sum / n;
-                // A channel that never moves carries nothing; the floor keeps it harmless.
-                (mean as f32, (square / n - mean * mean).max(0.0).sqrt().max(1e-3) as f32)
-            })
-            .unzip();
-        ChannelStatistics { mean, deviation }
+    /// What standardises, and with `whiten` whitens, the features of all cells that came, kept or not.
+    pub fn statistics(&self, whiten: bool) -> ChannelStatistics {
+        self.sums.statistics(whiten)
     }
 
-    /// From now on cells are read with every channel brought to the given statistics' zero mean and
-    /// unit deviation.
+    /// From now on cells are read as the given statistics have them.
     pub fn standardise(&mut self, statistics: &ChannelStatistics) {
         self.statistics = Some(statistics.clone());
         self.set_reading();
@@ -218,28 +177,24 @@ impl LevelBank {
     fn set_reading(&mut self) {
         self.reading = match &self.statistics {
             None => self.origin.iter().map(|&origin| (1.0, origin)).collect(),
-            Some(ChannelStatistics { mean, deviation }) => {
+            Some(ChannelStatistics { mean, deviation, .. }) => {
                 let channels = mean.iter().zip(deviation).zip(&self.origin);
                 channels.map(|((mean, deviation), origin)| (1.0 / deviation, (origin - mean) / deviation)).collect()
             }
         };
     }
 
-    fn read(&self, at: usize, cells: usize, into: &mut Vec<f32>) -> Result<(), FeatureFileError> {
-        let start = into.len();
-        self.store.read(at * self.channels, cells * self.channels, into)?;
-        for cell in into[start..].chunks_exact_mut(self.channels) {
-            cell.iter_mut().zip(&self.reading).for_each(|(v, (factor, offset))| *v = *v * factor + offset);
-        }
-        Ok(())
-    }
-
-    /// Appends the feature vector `[C]` of a picture's `slot`-th kept cell.
+    /// Appends the feature vectors `[cell, C]` of kept cells, each named by its picture and slot.
     ///
     /// # Errors
     /// [`FeatureFileError`] when the file cannot be read.
-    pub fn cell(&self, picture: usize, slot: usize, into: &mut Vec<f32>) -> Result<(), FeatureFileError> {
-        self.read(picture * self.kept + slot, 1, into)
+    pub fn gather(&self, cells: &[(usize, usize)], into: &mut Vec<f32>) -> Result<(), FeatureFileError> {
+        let start = into.len();
+        for (picture, slot) in cells {
+            self.store.read((picture * self.kept + slot) * self.channels, self.channels, into)?;
+        }
+        self.finish(&mut into[start..]);
+        Ok(())
     }
 
     /// All kept feature vectors of one picture, `[cell, C]`.
@@ -247,9 +202,21 @@ impl LevelBank {
     /// # Errors
     /// [`FeatureFileError`] when the file cannot be read.
     pub fn picture(&self, picture: usize) -> Result<Vec<f32>, FeatureFileError> {
-        let mut values = Vec::with_capacity(self.kept * self.channels);
-        self.read(picture * self.kept, self.kept, &mut values)?;
+        let length = self.kept * self.channels;
+        let mut values = Vec::with_capacity(length);
+        self.store.read(picture * length, length, &mut values)?;
+        self.finish(&mut values);
         Ok(values)
+    }
+
+    /// What is to be done with stored vectors; together, for the whitening is a matrix product.
+    fn finish(&self, values: &mut [f32]) {
+        for cell in values.chunks_exact_mut(self.channels) {
+            cell.iter_mut().zip(&self.reading).for_each(|(v, (factor, offset))| *v = *v * factor + offset);
+        }
+        if let Some(statistics) = &self.statistics {
+            statistics.whiten(values);
+        }
     }
 
     /// Row and column of a cell.
@@ -357,7 +324,7 @@ mod tests {
         let map =
             Array3::from_shape_fn((4, 4, 2), |(r, c, k)| ((r * 7 + c * 3) % 5) as f32 * 0.1 * (k + 1) as f32 + 1000.0);
         bank.push(&map, 1).unwrap();
-        bank.standardise(&bank.statistics());
+        bank.standardise(&bank.statistics(false));
         let values = bank.picture(0).unwrap();
         for k in 0..2 {
             let channel: Vec<f32> = values.iter().skip(k).step_by(2).copied().collect();
@@ -385,15 +352,15 @@ mod tests {
         let (whole, part) = (bank(all), bank(all / 3));
         for (whole, part) in whole.levels.iter().zip(&part.levels) {
             assert_eq!((whole.kept(), part.kept()), (whole.cells(), whole.cells() / 3));
-            assert_eq!(whole.statistics(), part.statistics());
+            assert_eq!(whole.statistics(true), part.statistics(true));
             let mut times = vec![0; part.cells()];
             for picture in 0..12 {
                 for slot in 0..part.kept() {
                     let cell = part.kept_cell(picture, slot);
                     times[cell] += 1;
                     let (mut kept, mut expected) = (Vec::new(), Vec::new());
-                    part.cell(picture, slot, &mut kept).unwrap();
-                    whole.cell(picture, cell, &mut expected).unwrap();
+                    part.gather(&[(picture, slot)], &mut kept).unwrap();
+                    whole.gather(&[(picture, cell)], &mut expected).unwrap();
                     assert_eq!(kept, expected);
                 }
             }

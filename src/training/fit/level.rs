@@ -153,26 +153,33 @@ impl LevelFit {
         });
         lists.retain(|(_, list)| !list.is_empty());
         let kinds = lists.iter().filter(|(abnormal, _)| *abnormal).count();
+        let mut cells = Vec::new();
         while self.step < until.min(self.schedule.steps) {
             self.features.clear();
             self.places.clear();
             self.abnormal.clear();
+            cells.clear();
             for (abnormal, list) in &mut lists {
                 let Some(DefectCells { bank, .. }) = defects else { break };
                 for _ in 0..if *abnormal { self.abnormal_pixels / kinds } else { self.beside_pixels } {
                     let Some((picture, cell)) = list.draw(&mut self.rng) else { break };
-                    bank.cell(picture, cell, &mut self.features)?;
+                    cells.push((picture, cell));
                     self.places.push(bank.place(cell));
                     self.abnormal.push(*abnormal);
                 }
             }
+            if let Some(DefectCells { bank, .. }) = defects {
+                bank.gather(&cells, &mut self.features)?;
+            }
+            cells.clear();
             while self.places.len() < self.batch_pixels {
                 let Some(i) = self.normals.draw(&mut self.rng) else { break };
                 let (picture, slot) = (i / normals.kept(), i % normals.kept());
-                normals.cell(picture, slot, &mut self.features)?;
+                cells.push((picture, slot));
                 self.places.push(normals.place(normals.kept_cell(picture, slot)));
                 self.abnormal.push(false);
             }
+            normals.gather(&cells, &mut self.features)?;
             let report = self.take_step();
             if let Some(term) = report.terms.not_finite() {
                 let (level, step, peak) = (self.level, self.step, self.schedule.peak);
@@ -213,7 +220,7 @@ mod tests {
 
     use super::*;
     use crate::config::Preset;
-    use crate::training::features::{Source, pooled};
+    use crate::training::features::{ChannelStatistics, Source, pooled};
     use crate::training::flow::{FoldedFlow, Part};
 
     #[test]
@@ -223,7 +230,7 @@ mod tests {
         let map = Array3::from_shape_fn((8, 8, 12), value);
         let mut bank = LevelBank::new(8, 8, 12);
         bank.push(&map, 3).unwrap();
-        let statistics = bank.statistics();
+        let statistics = bank.statistics(true);
         bank.standardise(&statistics);
         let settings = Settings {
             steps: Some(60),
@@ -235,7 +242,7 @@ mod tests {
         let mut fit = LevelFit::new(0, &bank, &settings, None);
         fit.run(60, &bank, None, &mut |_| Ok(())).unwrap();
         let mut exact = pooled(&map, 3);
-        statistics.standardise(&mut exact);
+        statistics.apply(&mut exact);
         let (exact, half) = (fit.log_likelihood(&exact), fit.log_likelihood(&bank.picture(0).unwrap()));
         let largest = exact.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(largest > 0.0 && largest < 5e-3, "{largest}");
@@ -284,7 +291,7 @@ mod tests {
             assert!(fit.flow.part(block, Part::ConditionWeight).iter().all(|&weight| weight == 0.0));
         }
         let source = Source { map: 0, pooling: 1 };
-        let folded = FoldedFlow::fold(&fit.flow, (GRID.0, GRID.1), source, &[0.0; 4], &[1.0; 4]);
+        let folded = FoldedFlow::fold(&fit.flow, (GRID.0, GRID.1), source, &ChannelStatistics::identity(GRID.2));
         for block in &folded.blocks {
             for table in [&block.row_table, &block.column_table] {
                 assert!(table.rows().into_iter().all(|row| row == table.row(0)), "{table}");

@@ -4,16 +4,19 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use super::parameters::DAMPING;
 use super::{CONDITION_LENGTH, Flow, Part, position_code};
-use crate::training::features::Source;
+use crate::training::features::{ChannelStatistics, Source};
 
 /// A flow of one level for a fixed grid, ready for export.
 ///
 /// On every cell's feature vector `f` (length C), at (row, column):
 /// 1. `f`, of the backbone's map `source.map`, is first averaged over `source.pooling` ×
 ///    `source.pooling` cells around it (cells outside the map not counted),
-/// 2. `x = f * input_scale + input_shift`,
+/// 2. `x = f * input_scale + input_shift` and, where there is one, `x <- x · whitening`,
 /// 3. the blocks in order,
 /// 4. `log_likelihood = (constant - 0.5 * |x|² + sum of s over all blocks) / C`.
+///
+/// Or, of a level that compares instead (`nearest`), in place of 3 and 4: `-sqrt(0.01 + d² / C)`, where `d` is the
+/// distance of `x`, cut off at ±8, to the nearest of those vectors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoldedFlow {
     /// Rows of the grid.
@@ -28,8 +31,12 @@ pub struct FoldedFlow {
     pub input_scale: Array1<f32>,
     /// `[C]`.
     pub input_shift: Array1<f32>,
-    /// In order.
+    /// `[C, C]`.
+    pub whitening: Option<Array2<f32>>,
+    /// In order; none with `nearest`.
     pub blocks: Vec<FoldedBlock>,
+    /// `[vector, C]`.
+    pub nearest: Option<Array2<f32>>,
     /// `-C ln sqrt(2 pi)` plus every log-determinant that does not depend on x.
     pub constant: f32,
 }
@@ -57,8 +64,8 @@ pub struct FoldedBlock {
 
 impl FoldedFlow {
     /// Folds a trained flow for a grid of `(rows, columns)`. The input, after averaging as the
-    /// source says, is standardised with `mean` and `deviation` (`[C]` each).
-    pub fn fold(flow: &Flow, (rows, columns): (usize, usize), source: Source, mean: &[f32], deviation: &[f32]) -> Self {
+    /// source says, is what the `statistics` make of it.
+    pub fn fold(flow: &Flow, (rows, columns): (usize, usize), source: Source, statistics: &ChannelStatistics) -> Self {
         let shape = flow.shape;
         let (c, first, hidden, half) = (shape.channels, shape.first(), shape.hidden, CONDITION_LENGTH / 2);
         let matrix = |block, part, rows: usize, columns: usize| {
@@ -93,17 +100,27 @@ impl FoldedFlow {
                 }
             })
             .collect();
-        let scale: Array1<f32> = deviation.iter().map(|d| 1.0 / d).collect();
-        let shift = Array1::from_iter(mean.iter().zip(&scale).map(|(m, s)| -m * s));
+        Self { blocks, constant: constant as f32, ..Self::empty((rows, columns), source, statistics) }
+    }
+
+    /// A level that compares with vectors, `[vector, C]`, made by the same `statistics`.
+    pub fn nearest(vectors: Array2<f32>, grid: (usize, usize), source: Source, statistics: &ChannelStatistics) -> Self {
+        Self { nearest: Some(vectors), ..Self::empty(grid, source, statistics) }
+    }
+
+    fn empty((rows, columns): (usize, usize), source: Source, statistics: &ChannelStatistics) -> Self {
+        let input_scale: Array1<f32> = statistics.deviation.iter().map(|d| 1.0 / d).collect();
         Self {
             rows,
             columns,
-            channels: c,
+            channels: input_scale.len(),
             source,
-            input_scale: scale,
-            input_shift: shift,
-            blocks,
-            constant: constant as f32,
+            input_shift: statistics.mean.iter().zip(&input_scale).map(|(m, s)| -m * s).collect(),
+            input_scale,
+            whitening: statistics.whitening.clone(),
+            blocks: Vec::new(),
+            nearest: None,
+            constant: 0.0,
         }
     }
 }
