@@ -102,8 +102,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PresetName {
-    /// Half of standard's steps: about 25 CPU seconds with AVX-512 on up to 300 pictures of 256x256; image
-    /// AUROC, means of three seeds, up to 0.008 below standard, AUPRO up to 0.003
+    /// Half of standard's steps: about 25 CPU seconds with AVX-512 on up to 300 pictures of 256x256; on the
+    /// three sets where both were measured, means of three seeds, it tells defects as well
     Fast,
     /// The default: about 35 CPU seconds with AVX-512
     Standard,
