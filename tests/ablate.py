@@ -19,6 +19,7 @@ import tempfile
 VARIANTS = {
     "standard": ("", []),
     "fast": ("", ["--preset", "fast"]),
+    "features not whitened": ("whiten = false", []),
     "no context level": ("context = 0", []),
     "no neighbourhood pooling": ("pooling = 1", []),
     "evidence without bound": ("ceiling = 0", []),
@@ -40,6 +41,7 @@ VARIANTS = {
     "384 pixels": ("", ["--image-size", "384"]),
     "normals, invented defects": ("defects = 0", []),
     "normals alone": ("defects = 0\nsynthetic = false", []),
+    "normals alone, no coreset": ("defects = 0\nsynthetic = false\ncoreset = 0", []),
     "1 known defect": ("defects = 1", []),
     "5 known defects": ("defects = 5", []),
     "20 known defects": ("defects = 20", []),

@@ -213,7 +213,7 @@ pub(super) const TRAINING: &[Key] = &[
     may("image_size", Kind::Size),
     may("tile", Kind::Integer(0, 4096)),
     may("orientation", Kind::Choice(&["auto", "fixed", "any"])),
-    may("numbers", Kind::Choice(&["f32", "int8"])),
+    may("numbers", Kind::Choice(&["f32", "f16", "int8"])),
     may("defects", Kind::Integer(0, 10_000)),
     may("seed", Kind::Integer(0, i64::MAX)),
     may("threads", Kind::Integer(0, 256)),
@@ -227,7 +227,9 @@ pub(super) const TRAINING: &[Key] = &[
     may("blocks", Kind::Integer(1, 64)),
     may("finest_blocks", Kind::Integer(1, 64)),
     may("pooling", Kind::Integer(1, 63)),
+    may("whiten", Kind::Bool),
     may("context", Kind::Integer(0, 63)),
+    may("coreset", Kind::Integer(0, 65_536)),
     may("synthesised", Kind::Integer(0, 100_000)),
     may("invented", Kind::Integer(0, 100_000)),
     may("ceiling", Kind::Number(Limit::Within(0.0), Limit::Within(1000.0))),
@@ -295,6 +297,31 @@ mod tests {
     #[test]
     fn the_table_of_keys_agrees_with_the_training_s_struct() {
         agrees::<TrainingConfig>(TRAINING);
+    }
+
+    /// The names between backticks in what serde says of one that it does not know, that one left out.
+    fn known_to<T: DeserializeOwned + std::fmt::Debug>(key: &str, value: &str) -> Vec<String> {
+        let table = Table::from_iter([(key.to_owned(), Value::from(value))]);
+        let error = Value::Table(table).try_into::<T>().unwrap_err().to_string();
+        error.split('`').skip(1).step_by(2).filter(|name| ![UNKNOWN, key].contains(name)).map(str::to_owned).collect()
+    }
+
+    const UNKNOWN: &str = "unknown";
+
+    /// An absent key is not written again: only serde itself tells a field, or a word, that the table lacks.
+    #[test]
+    fn the_table_of_keys_lacks_no_field_and_no_word_of_the_training_s_struct() {
+        let names: Vec<&str> = TRAINING.iter().map(|key| key.name).collect();
+        let mut known = known_to::<TrainingConfig>(UNKNOWN, UNKNOWN);
+        known.retain(|name| !names.contains(&name.as_str()));
+        assert!(known.is_empty(), "no key for {known:?}");
+        for key in TRAINING {
+            if let Kind::Choice(words) = key.kind {
+                let known = known_to::<TrainingConfig>(key.name, UNKNOWN);
+                assert!(known.len() > 1, "{known:?}");
+                assert!(known.iter().all(|word| words.contains(&word.as_str())), "{}: {known:?}", key.name);
+            }
+        }
     }
 
     /// Leaves every key out in turn: serde must miss exactly the required ones.
