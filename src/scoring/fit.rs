@@ -1,9 +1,7 @@
 //! From a camera picture to model size.
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-
 use super::ScoringError;
+use super::scale::{Pixels, Scaler};
 use crate::bundle::Preprocessing;
 use crate::inspection::{CameraPicture, Picture, PixelFormat, Plane, Rectangle, Size};
 
@@ -15,7 +13,7 @@ use crate::inspection::{CameraPicture, Picture, PixelFormat, Plane, Rectangle, S
 /// Sharper filters (Catmull-Rom, Lanczos) ring and cost two to four times as much.
 #[derive(Debug, Default)]
 pub struct PictureFitter {
-    resizer: Resizer,
+    scaler: Scaler,
     /// Luma or grey at the model's size.
     luma: Vec<u8>,
     /// Chroma at the model's size, as it stands in the picture.
@@ -40,7 +38,7 @@ impl PictureFitter {
         let mut rgb = vec![0; to.width * to.height * 3];
         let row = picture.size().width * 3;
         let plane = Plane { bytes: picture.rgb(), stride: row, row };
-        self.scale(Pixels { plane, size: picture.size(), kind: PixelType::U8x3 }, region, to, &mut rgb)?;
+        self.scale(Part { plane, size: picture.size(), channels: 3 }, region, to, &mut rgb)?;
         let fitted = Picture::from_rgb(to, rgb);
         fitted.map_err(|source| failed(region, to, source))
     }
@@ -64,9 +62,9 @@ impl PictureFitter {
         let cells = to.width * to.height;
         assert_eq!(into.len(), cells * 3, "the place is not of the model's size");
         let region = region(from, preprocessing)?;
-        let luma = Pixels { plane: picture.plane(0), size: from, kind: PixelType::U8 };
+        let luma = Part { plane: picture.plane(0), size: from, channels: 1 };
         match picture.format() {
-            PixelFormat::Rgb => self.scale(Pixels { kind: PixelType::U8x3, ..luma }, region, to, into),
+            PixelFormat::Rgb => self.scale(Part { channels: 3, ..luma }, region, to, into),
             PixelFormat::Grey => {
                 self.scale_luma(luma, region, to)?;
                 into.chunks_exact_mut(3).zip(&self.luma).for_each(|(pixel, &value)| pixel.fill(value));
@@ -78,12 +76,11 @@ impl PictureFitter {
                 let mut pairs = std::mem::take(&mut self.chroma);
                 pairs.resize(cells * 2, 0);
                 let done = if interleaved {
-                    self.scale(Pixels { plane: picture.plane(1), size, kind: PixelType::U8x2 }, region, to, &mut pairs)
+                    self.scale(Part { plane: picture.plane(1), size, channels: 2 }, region, to, &mut pairs)
                 } else {
                     let (u, v) = pairs.split_at_mut(cells);
-                    self.scale(Pixels { plane: picture.plane(1), size, kind: PixelType::U8 }, region, to, u).and_then(
-                        |()| self.scale(Pixels { plane: picture.plane(2), size, kind: PixelType::U8 }, region, to, v),
-                    )
+                    self.scale(Part { plane: picture.plane(1), size, channels: 1 }, region, to, u)
+                        .and_then(|()| self.scale(Part { plane: picture.plane(2), size, channels: 1 }, region, to, v))
                 };
                 self.chroma = pairs;
                 done?;
@@ -98,7 +95,7 @@ impl PictureFitter {
         }
     }
 
-    fn scale_luma(&mut self, luma: Pixels<'_>, region: Rectangle, to: Size) -> Result<(), ScoringError> {
+    fn scale_luma(&mut self, luma: Part<'_>, region: Rectangle, to: Size) -> Result<(), ScoringError> {
         let mut scaled = std::mem::take(&mut self.luma);
         scaled.resize(to.width * to.height, 0);
         let done = self.scale(luma, region, to, &mut scaled);
@@ -106,51 +103,33 @@ impl PictureFitter {
         done
     }
 
-    /// Scales the region of a plane.
-    fn scale(&mut self, plane: Pixels<'_>, region: Rectangle, to: Size, into: &mut [u8]) -> Result<(), ScoringError> {
-        let whole = Rectangle { x: 0, y: 0, width: plane.size.width, height: plane.size.height };
-        if region == whole && plane.size == to {
-            into.chunks_exact_mut(plane.plane.row)
-                .zip(plane.plane.rows())
-                .for_each(|(into, row)| into.copy_from_slice(row));
-            return Ok(());
-        }
-        self.resize(plane, region, to, into).map_err(|source| failed(region, to, source))
-    }
-
-    fn resize(
+    /// Scales the region of a plane whose pixels have so many bytes.
+    fn scale(
         &mut self,
-        Pixels { plane, size, kind }: Pixels<'_>,
+        Part { plane, size, channels }: Part<'_>,
         region: Rectangle,
         to: Size,
         into: &mut [u8],
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        // As wide as its rows lie apart; what lies between them is in no region.
-        let source =
-            ImageRef::new((plane.stride / kind.size()).try_into()?, size.height.try_into()?, plane.bytes, kind)?;
-        // A view of the region alone, not the resizer's own crop: that lets the kernel reach over
-        // the region's border.
-        let source = CroppedImage::new(
-            &source,
-            region.x.try_into()?,
-            region.y.try_into()?,
-            region.width.try_into()?,
-            region.height.try_into()?,
-        )?;
-        if to.width * to.height == 0 {
-            return Err("nothing is left of it".into());
+    ) -> Result<(), ScoringError> {
+        if region.width * region.height * to.width * to.height == 0 {
+            return Err(failed(region, to, "nothing is left of it"));
         }
-        let mut target = Image::from_slice_u8(to.width.try_into()?, to.height.try_into()?, into, kind)?;
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-        Ok(self.resizer.resize(&source, &mut target, &options)?)
+        if region == (Rectangle { x: 0, y: 0, width: size.width, height: size.height }) && size == to {
+            into.chunks_exact_mut(plane.row).zip(plane.rows()).for_each(|(into, row)| into.copy_from_slice(row));
+            return Ok(());
+        }
+        let bytes = &plane.bytes[region.y * plane.stride + region.x * channels..];
+        let size = Size { width: region.width, height: region.height };
+        self.scaler.scale(Pixels { bytes, stride: plane.stride, size, channels }, to, into);
+        Ok(())
     }
 }
 
-/// A plane of so many columns and rows, and what a pixel of it is.
-struct Pixels<'a> {
+/// A plane of so many columns and rows, and bytes of a pixel of it.
+struct Part<'a> {
     plane: Plane<'a>,
     size: Size,
-    kind: PixelType,
+    channels: usize,
 }
 
 /// The part of a picture that the model sees.

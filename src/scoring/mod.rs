@@ -15,6 +15,7 @@ pub mod flow;
 mod model;
 mod provider;
 mod runtime;
+mod scale;
 mod spec;
 
 pub use backbone::FeatureExtractor;

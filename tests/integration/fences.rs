@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Where a library may be named; a folder also stands for the file of its name.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("ort", &["scoring"]),
-    ("pulp", &["scoring/flow", "training/flow"]),
+    ("pulp", &["scoring/flow", "scoring/scale", "training/flow"]),
     ("gstreamer", &["line/capture"]),
     ("gstreamer_app", &["line/capture"]),
     ("gstreamer_base", &["line/capture"]),

@@ -38,8 +38,7 @@ fn a_frame_that_is_accepted_allocates_nothing_for_pixels_or_maps_once_the_line_i
     }
     let [fit, score, decide] = counted;
     assert_eq!(decide.count_total, 0, "{decide:?}");
-    // The scaler computes its tables for every plane; the frame itself has 460,800 bytes.
-    assert!(fit.bytes_total < 65_536, "{fit:?}");
+    assert_eq!(fit.count_total, 0, "{fit:?}");
     // Names and handles of ONNX Runtime's binding, and handles of what each level's operator reads and
     // writes; the model's input alone has 12,288 bytes. The binding's four lists have room for four outputs each.
     let levels = manifest.levels.len() as u64;
