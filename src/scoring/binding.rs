@@ -5,6 +5,7 @@ use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::Tensor;
 
 use super::Provider;
+use super::handles::run_bound;
 use crate::bundle::{LevelShape, MODEL_INPUT};
 use crate::inspection::Size;
 
@@ -64,7 +65,7 @@ impl Binding {
             self.io.bind_input(MODEL_INPUT, &self.input)?;
             self.io.synchronize_inputs()?;
         }
-        drop(session.run_binding_with_options(&self.io, options)?);
+        run_bound(session, options, &self.io)?;
         if self.sent {
             self.io.synchronize_outputs()?;
         }

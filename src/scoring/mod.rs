@@ -12,6 +12,7 @@ mod contract;
 mod error;
 mod fit;
 pub mod flow;
+mod handles;
 mod model;
 mod provider;
 mod runtime;

@@ -7,7 +7,7 @@ use linegate::scoring::{Model, PictureFitter, SessionOptions};
 use crate::support::parts::hardly_trained;
 
 #[test]
-fn a_frame_that_is_accepted_allocates_nothing_for_pixels_or_maps_once_the_line_is_warm() {
+fn a_frame_that_is_accepted_is_scaled_scored_and_decided_without_an_allocation_once_the_line_is_warm() {
     let folder = tempfile::tempdir().unwrap();
     let mut bundle = hardly_trained(folder.path());
     // Whatever two steps have learned: an accepted part is what this is about.
@@ -36,15 +36,7 @@ fn a_frame_that_is_accepted_allocates_nothing_for_pixels_or_maps_once_the_line_i
     for _ in 0..3 {
         stages(&mut counted);
     }
-    let [fit, score, decide] = counted;
-    assert_eq!(decide.count_total, 0, "{decide:?}");
-    assert_eq!(fit.count_total, 0, "{fit:?}");
-    // Names and handles of ONNX Runtime's binding, and handles of what each level's operator reads and
-    // writes; the model's input alone has 12,288 bytes. The binding's four lists have room for four outputs each.
-    let levels = manifest.levels.len() as u64;
-    let lists = if levels > 4 { 4 } else { 0 };
-    assert!(
-        score.count_total <= 8 + lists + 2 * levels && score.bytes_total < 1024 + 128 * lists + 512 * levels,
-        "{score:?}"
-    );
+    for stage in counted {
+        assert_eq!(stage.count_total, 0, "{stage:?}");
+    }
 }

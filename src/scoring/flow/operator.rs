@@ -6,6 +6,7 @@ use ndarray::{Array, Array1, Array2, Array3, Dimension};
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::value::{TensorElementType, TensorValueType};
 
+use super::super::handles::maps_and_cells;
 use super::average::Average;
 use super::kernel::{Block, BlockParts, Density, Flow, Scratch, Whitening};
 use super::nearest::{AT_ONCE, Nearest};
@@ -196,25 +197,17 @@ impl FlowKernel {
     }
 }
 
+#[expect(unsafe_code, reason = "the output is handed out for writing")]
 impl Kernel for FlowKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let Self { name, flow, standardised, scratch } = self;
-        let missing = || ort::Error::new(format!("{DOMAIN}.{name}: an input or output is missing"));
-        let input = context.input(0)?.ok_or_else(missing)?;
-        let (shape, map) = input.try_extract_tensor::<f32>()?;
-        let expected = [flow.channels, flow.rows, flow.columns].map(|length| length as i64);
-        let &[pictures, ref found @ ..] = &**shape else { return Err(missing()) };
-        if found != expected {
-            return Err(ort::Error::new(format!(
-                "{DOMAIN}.{name}: the features have shape {found:?} beside the batch, expected {expected:?}"
-            )));
-        }
         let cells = flow.rows * flow.columns;
-        let mut output = context.output(0, [pictures, expected[1], expected[2]])?.ok_or_else(missing)?;
-        let (_, out) = output.try_extract_tensor_mut::<f32>()?;
+        // SAFETY: once, here.
+        let operands = unsafe { maps_and_cells(context, [flow.channels, flow.rows, flow.columns]) };
+        let (maps, out) = operands.map_err(|error| ort::Error::new(format!("{DOMAIN}.{name}: {error}")))?;
         standardised.resize(flow.channels * cells, 0.0);
         let threads = scratch.len();
-        for (map, out) in map.chunks_exact(flow.channels * cells).zip(out.chunks_exact_mut(cells)) {
+        for (map, out) in maps.chunks_exact(flow.channels * cells).zip(out.chunks_exact_mut(cells)) {
             if let [scratch] = &mut scratch[..] {
                 flow.standardise(map, 0, standardised, scratch);
                 flow.log_likelihoods(standardised, 0..flow.rows, out, scratch);
