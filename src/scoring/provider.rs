@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::{ArenaExtendStrategy, CPU, CUDA, ExecutionProviderDispatch, OpenVINO, TensorRT};
@@ -207,14 +208,29 @@ fn session(
     options: &SessionOptions,
 ) -> ort::Result<Session> {
     let threads = options.threads_on(provider);
-    Session::builder(environment)?
+    let first = lock_first();
+    let session = Session::builder(environment)?
         .with_operators(flow::operators(threads)?)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         .with_intra_op_spinning(options.spinning)?
         .with_inter_op_spinning(false)?
         .with_execution_providers(provider.dispatches(options.engine_cache.as_deref()))?
-        .commit_from_file(path)
+        .commit_from_file(path)?;
+    if let Some(mut noted) = first {
+        *noted = true;
+    }
+    Ok(session)
+}
+
+/// Whether ONNX Runtime has noted the domain of our operators, which the first session of a process makes it do:
+/// two that do so at the same time fail.
+static NOTED: Mutex<bool> = Mutex::new(false);
+
+/// Alone until there has been a first session; none from then on.
+fn lock_first() -> Option<MutexGuard<'static, bool>> {
+    let noted = NOTED.lock().unwrap_or_else(PoisonError::into_inner);
+    (!*noted).then_some(noted)
 }
 
 #[cfg(test)]

@@ -203,6 +203,36 @@ fn places_of_a_prepared_batch_may_be_scored_in_any_part() {
     }
 }
 
+/// Tells the test that it runs in a process that it started.
+const CHILD: &str = "LINEGATE_TEST_FIRST_SESSIONS";
+
+#[test]
+fn the_first_sessions_of_a_process_may_be_opened_at_the_same_time() {
+    if std::env::var_os(CHILD).is_some() {
+        let model = Draft::default().bytes("image");
+        initialise(None).unwrap();
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    together.wait();
+                    load(&model, &SessionOptions::on_processor(1)).unwrap();
+                });
+            }
+        });
+        return;
+    }
+    for _ in 0..12 {
+        let test = "scoring::the_first_sessions_of_a_process_may_be_opened_at_the_same_time";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    }
+}
+
 #[test]
 fn a_model_that_was_broken_off_scores_no_more() {
     let mut model = load(&Draft::default().bytes("image"), &SessionOptions::default()).unwrap();
