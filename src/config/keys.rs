@@ -145,6 +145,7 @@ const CAMERA: &[Key] = &[
     may("watchdog_ms", Kind::Integer(100, 86_400_000)),
     may("trigger", Kind::Choice(&["free", "hardware", "software"])),
     may("trigger_timeout_ms", Kind::Integer(1, 3_600_000)),
+    may("lent_buffers", Kind::Integer(0, 1024)),
     may(
         "presence",
         Kind::Table(&[

@@ -177,6 +177,10 @@ pub struct CameraConfig {
     /// What an empty belt looks like: such frames are no parts; none takes every frame for one.
     #[serde(default)]
     pub presence: Option<Presence>,
+    /// Buffers of this camera that frames may wait in at the same time, 0 to 1024; more are copied first. A driver
+    /// or decoder has few, and a camera that gets none back stands still.
+    #[serde(default = "default_lent_buffers")]
+    pub lent_buffers: usize,
     /// What happens at the end of the stream (a folder or file camera): stop when every camera
     /// ended, or treat it as a loss and reconnect.
     #[serde(default)]
@@ -185,6 +189,11 @@ pub struct CameraConfig {
 
 fn default_trigger_timeout_ms() -> u64 {
     1000
+}
+
+/// Enough for a frame that is scored in every session of a usual line and one that waits.
+fn default_lent_buffers() -> usize {
+    4
 }
 
 /// What makes a frame a part.

@@ -94,13 +94,13 @@ fn frames_stay_in_the_cameras_buffers_until_many_are_held_and_are_copied_from_th
     let live = |pattern| {
         camera("test", &format!("pattern = \"{pattern}\"\nwidth = 66\nheight = 50\nrate = 100\nformat = \"I420\""))
     };
-    let (capture, receiver) = start(live("smpte"));
-    let next = || loop {
+    let next = |receiver: &Receiver<CaptureEvent>| loop {
         if let CaptureEvent::Frame(frame) = receiver.recv_timeout(PATIENCE).expect("the camera goes on") {
             return frame.picture;
         }
     };
-    let held: Vec<_> = (0..8).map(|_| next()).collect();
+    let (capture, receiver) = start(live("smpte"));
+    let held: Vec<_> = (0..8).map(|_| next(&receiver)).collect();
     let lent = held.iter().filter(|picture| picture.is_lent()).count();
     assert!(lent > 1 && lent < 8 && held[0].is_lent() && !held[7].is_lent(), "{lent} of 8 lent");
     // The noise in its corner differs; the bars do not, wherever the pixels stand.
@@ -108,8 +108,14 @@ fn frames_stay_in_the_cameras_buffers_until_many_are_held_and_are_copied_from_th
     assert!(held.iter().all(|picture| bars(picture) == bars(&held[0])));
     drop(held);
     // What came in the meantime was copied.
-    assert!((0..300).any(|_| next().is_lent()), "a buffer that came back is lent again");
+    assert!((0..300).any(|_| next(&receiver).is_lent()), "a buffer that came back is lent again");
     capture.stop();
+    for (lent_buffers, lent) in [(0, 0), (1024, 8)] {
+        let (capture, receiver) = start(CameraConfig { lent_buffers, ..live("smpte") });
+        let held: Vec<_> = (0..8).map(|_| next(&receiver)).collect();
+        assert_eq!(held.iter().filter(|picture| picture.is_lent()).count(), lent);
+        capture.stop();
+    }
 }
 
 #[test]

@@ -337,10 +337,11 @@ fn configuration(folder: &Path, wish: &Wish<'_>, cameras: usize, rate: f64, port
     );
     let Size { width, height } = wish.frame;
     for camera in 0..cameras {
-        // Painted once: the processor paints no frames for a real camera.
+        // Painted once: the processor paints no frames for a real camera. Every frame is that picture, so that
+        // none need be copied for want of buffers.
         write!(
             text,
-            "[[camera]]\nname = \"camera{camera}\"\npipeline = \"still\"\n[camera.parameters]\n\
+            "[[camera]]\nname = \"camera{camera}\"\npipeline = \"still\"\nlent_buffers = 1024\n[camera.parameters]\n\
              width = {width}\nheight = {height}\nrate = {rate}\n"
         )?;
     }

@@ -75,7 +75,7 @@ impl Feed {
             exposing: AtomicBool::new(false),
             last_arrival: Mutex::default(),
             up: AtomicBool::new(false),
-            lending: Lending::default(),
+            lending: Lending::new(plan.lent_buffers),
         }
     }
 

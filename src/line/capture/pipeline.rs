@@ -31,6 +31,7 @@ pub(super) struct Plan {
     pub(super) ends: bool,
     pub(super) trigger: TriggerMode,
     pub(super) trigger_timeout: Duration,
+    pub(super) lent_buffers: usize,
     text: String,
 }
 
@@ -47,6 +48,7 @@ impl Plan {
             ends: camera.ends,
             trigger: camera.trigger,
             trigger_timeout: Duration::from_millis(camera.trigger_timeout_ms),
+            lent_buffers: camera.lent_buffers,
             text: format!("{text} {ENDING}"),
         };
         let pipeline = plan.parse()?;

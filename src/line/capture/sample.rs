@@ -13,22 +13,25 @@ use crate::inspection::{CameraPicture, LentPixels, PLANES, PixelFormat, Size, Yu
 /// Largest picture side, pixels: a bound on what a broken header may make us allocate.
 const MAX_SIDE: u32 = 32_768;
 
-/// Buffers of one camera that the line holds at the same time at most: drivers and decoders have few, and
-/// a camera that gets none back stands still. Enough for one that is scored in every session of a usual line and
-/// one that waits.
-const LENT_AT_MOST: usize = 4;
-
 /// What a camera has lent to the line: its frames stay in its buffers until they are scaled, and are copied
 /// where too many wait for that.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Lending(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub(super) struct Lending {
+    lent: Arc<AtomicUsize>,
+    at_most: usize,
+}
 
 impl Lending {
+    /// Lends so many buffers at the same time at most.
+    pub(super) fn new(at_most: usize) -> Self {
+        Self { lent: Arc::default(), at_most }
+    }
+
     /// Takes one more, unless there are too many.
     fn lend(&self) -> Option<Loan> {
-        let lent =
-            self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |lent| (lent < LENT_AT_MOST).then_some(lent + 1));
-        lent.is_ok().then(|| Loan(self.0.clone()))
+        let more = |lent| (lent < self.at_most).then_some(lent + 1);
+        let lent = self.lent.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        lent.is_ok().then(|| Loan(self.lent.clone()))
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) fn camera(pipeline: &str, parameters: &str) -> linegate::config::Came
         watchdog_ms: None,
         trigger: linegate::config::TriggerMode::Free,
         trigger_timeout_ms: 1000,
+        lent_buffers: 4,
         presence: None,
         ends: true,
     }
