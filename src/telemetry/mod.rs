@@ -1,9 +1,13 @@
-//! Log events and their set-up. Events go to stderr; stdout is for results.
+//! Log events and their set-up, and a count of allocations. Events go to stderr; stdout is for results.
+
+mod allocations;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+
+pub use allocations::{CountingAllocator, allocations};
 
 /// Environment variable with the log level or filter; a flag wins over it.
 pub const LOG_VARIABLE: &str = "LINEGATE_LOG";

@@ -30,6 +30,9 @@ fn the_cost_of_a_bundle_is_told_beside_the_backbones_and_a_missing_backbone_by_i
     for key in ["backbone_ms", "model_ms", "fit_ms", "fit_nv12_ms", "decision_ms"] {
         assert!(number(&cost, key) > 0.0, "{key} in {cost}");
     }
+    for stage in ["fit", "model"] {
+        assert_eq!(cost["allocations"][stage], 0, "{cost}");
+    }
     let ratio = number(&cost, "model_ms") / number(&cost, "backbone_ms");
     assert!((number(&cost, "cost_ratio_model_to_backbone") - ratio).abs() < 1e-9 * ratio, "{cost}");
     // The naive model was compared with the bundle's before it was measured.
@@ -54,6 +57,7 @@ fn lines_of_test_cameras_are_run_to_the_broker_and_back_and_told_beside_the_sess
     assert_eq!(runs.len(), 3, "half, nine tenths and overloaded: {cost}");
     for run in runs {
         assert!(number(run, "frames_per_second") > 0.0 && number(run, "cpu_ms") > 0.0, "{run}");
+        assert_eq!(number(run, "copies_a_frame"), 0.0, "{run}");
         assert!(number(&run["latency_ms"], "p50") <= number(&run["latency_ms"], "p99"), "{run}");
     }
 }

@@ -338,6 +338,20 @@ fn a_frame_that_cannot_be_scored_fails_alone_and_its_batch_goes_on() {
 }
 
 #[test]
+fn every_copy_of_a_frame_is_counted() {
+    // A camera that lends no buffer, and one that lends many: then the first two pictures are copied because their
+    // rows begin amid a pixel, and the third for the archive.
+    for (lent_buffers, copied) in [(0, 4), (1024, 3)] {
+        let mut site = Site::with_bundle();
+        site.add("[archive]\ndirectory = \"kept\"");
+        site.folder_camera("cam", 50, &[128, 128, 90, 128], &format!("lent_buffers = {lent_buffers}"));
+        let (decisions, summary) = site.run();
+        assert_complete(&decisions, &summary);
+        assert_eq!((summary.stats.reject, summary.stats.copied), (1, copied), "{summary:?}");
+    }
+}
+
+#[test]
 fn a_cameras_own_region_of_interest_wins_over_the_bundles() {
     let mut site = Site::with_bundle();
     site.folder_camera("whole", 50, &[128], "");

@@ -58,6 +58,8 @@ struct Run {
     split_ms: Split,
     /// Frames that were shed, late or lost.
     not_inspected: usize,
+    /// Copies of a frame at full size, mean.
+    copies_a_frame: f64,
     /// Fewest and most frames of a camera that were scored, by the mean.
     share: [f64; 2],
     /// Resident memory at the end, MiB.
@@ -173,11 +175,11 @@ impl LineCost {
         }
         println!(
             "cameras  load  of sessions  frames/s  CPU ms  latency p50    p99 ms  queue  batch  infer  decide  deliver  \
-             not inspected  share of the mean  MiB"
+             not inspected  copies  share of the mean  MiB"
         );
         for run in &self.runs {
             println!(
-                "{:7}  {:3.0} %  {:9.0} %  {:8.1}  {:6.1}  {:11.1}  {:8.1}  {:5.1}  {:5.1}  {:5.1}  {:6.1}  {:7.1}  {:13}  \
+                "{:7}  {:3.0} %  {:9.0} %  {:8.1}  {:6.1}  {:11.1}  {:8.1}  {:5.1}  {:5.1}  {:5.1}  {:6.1}  {:7.1}  {:13}  {:6.2}  \
                  {:8.2} to {:.2}  {:5.0}",
                 run.cameras,
                 run.load * 100.0,
@@ -192,6 +194,7 @@ impl LineCost {
                 run.split_ms.decide,
                 run.split_ms.deliver,
                 run.not_inspected,
+                run.copies_a_frame,
                 run.share[0],
                 run.share[1],
                 run.memory_mib
@@ -315,6 +318,7 @@ fn run(wish: &Wish<'_>, cameras: usize, frames_per_second: f64, duration: Durati
         latency_ms: Percentiles { p50: at(0.5), p99: at(0.99) },
         split_ms: split_ms.by(latencies.len() as f64),
         not_inspected,
+        copies_a_frame: summary.stats.copied as f64 / summary.stats.frames.max(1) as f64,
         share: [share(scored.iter().min()), share(scored.iter().max())],
         memory_mib,
     })

@@ -11,6 +11,7 @@ use crate::bundle::Bundle;
 use crate::decision::Decider;
 use crate::inspection::{CameraPicture, PixelFormat, Size, YuvColour, YuvMatrix};
 use crate::scoring::{FeatureExtractor, Model, PictureFitter, Provider, SessionOptions};
+use crate::telemetry;
 
 /// A batch of one.
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
@@ -37,6 +38,17 @@ pub(super) struct ScoringCost {
     fit_nv12_ms: f64,
     /// Maps to verdict, ms.
     decision_ms: f64,
+    /// Allocations of a frame once buffers are warm, those inside ONNX Runtime not counted.
+    allocations: Allocations,
+}
+
+/// How often each stage of a frame asks for memory.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Allocations {
+    fit: u64,
+    model: u64,
+    /// A region that is found needs some.
+    decision: u64,
 }
 
 impl ScoringCost {
@@ -74,13 +86,20 @@ impl ScoringCost {
         let (rgb, nv12) = (frame(size, PixelFormat::Rgb)?, frame(size, nv12(size))?);
         let (mut fitter, mut decider) = (PictureFitter::new(), Decider::new());
         let mut fastest = [Duration::MAX; 7];
+        let mut allocations = Allocations::default();
         for _ in 0..frames {
             let fit_nv12 = timed(|| fitter.fit_into(&nv12, &preprocessing, model.place(0)))?;
+            let before = telemetry::allocations();
             let fit = timed(|| fitter.fit_into(&rgb, &preprocessing, model.place(0)))?;
+            let fitted = telemetry::allocations();
             let maps = &model.score_placed(0..1)?[0];
+            let scored = telemetry::allocations();
             let began = Instant::now();
-            std::hint::black_box(decider.decide(maps, &bundle.manifest, size));
+            let outcome = std::hint::black_box(decider.decide(maps, &bundle.manifest, size));
             let decision = began.elapsed();
+            let decided = telemetry::allocations();
+            drop(outcome);
+            allocations = Allocations { fit: fitted - before, model: scored - fitted, decision: decided - scored };
             let run =
                 |other: &mut Option<Model>| other.as_mut().map_or(Ok(Duration::ZERO), |other| other.time_run(ONE));
             let (naive, for_all) = (run(&mut naive)?, run(&mut for_all)?);
@@ -98,6 +117,7 @@ impl ScoringCost {
             fit_ms,
             fit_nv12_ms,
             decision_ms,
+            allocations,
         })
     }
 
@@ -115,6 +135,8 @@ impl ScoringCost {
         println!("frame to picture  {:8.2} ms   {FRAME} RGB", self.fit_ms);
         println!("                  {:8.2} ms   {FRAME} NV12", self.fit_nv12_ms);
         println!("maps to verdict   {:8.2} ms", self.decision_ms);
+        let Allocations { fit, model, decision } = self.allocations;
+        println!("allocations       {fit:5} to scale a frame, {model} to score it, {decision} to decide");
     }
 }
 

@@ -72,6 +72,9 @@ pub struct Stats {
     /// Beside these, frames of an empty belt, which get no decision.
     #[serde(default)]
     pub empty: u64,
+    /// Copies of frames at full size: where they came, for want of buffers or by their form, and for the archive.
+    #[serde(default)]
+    pub copied: u64,
     /// Decisions made.
     pub decisions: u64,
     /// Of these accepted.

@@ -27,6 +27,7 @@ mod pulse;
 mod recorder;
 mod scorers;
 mod station;
+mod tally;
 mod threads;
 mod triggers;
 mod worker;
@@ -161,7 +162,7 @@ impl Shared {
         let Some(gate) = gates.get_mut(&frame.camera) else { return Some(frame) };
         let passed = gate.pass(frame);
         if passed.is_none() {
-            self.recorder.count_empty();
+            self.recorder.tally().empty();
         }
         passed
     }
@@ -169,27 +170,30 @@ impl Shared {
     fn event(&self, event: CaptureEvent) {
         match event {
             CaptureEvent::Up { camera } => {
-                self.recorder.camera_back(&camera, Instant::now());
+                self.recorder.tally().camera_back(&camera, Instant::now());
                 self.note(|station| station.camera_up(&camera));
             }
             CaptureEvent::Down { camera, reason } => {
-                let losses = self.recorder.camera_gone(&camera, Instant::now());
+                let losses = self.recorder.tally().camera_gone(&camera, Instant::now());
                 let again = if losses > 1 { format!(" (lost {losses} times so far)") } else { String::new() };
                 self.note(|station| station.camera_down(&camera, reason + &again));
             }
             CaptureEvent::Ended { camera } => self.note(|station| station.camera_ended(&camera)),
             CaptureEvent::Lost(lost) => {
-                self.recorder.count_frame(&lost.camera);
+                self.recorder.tally().frame(&lost.camera);
                 let cause = lost.cause;
                 if cause == NotInspected::Lost {
-                    self.recorder.count_lost(&lost.camera);
+                    self.recorder.tally().lost(&lost.camera);
                 }
                 self.recorder.record(lost, Judgement::not_inspected(cause));
             }
             CaptureEvent::Frame(frame) => {
+                if !frame.picture.is_lent() {
+                    self.recorder.tally().copied();
+                }
                 let Some(frame) = self.past_gate(frame) else { return };
                 self.note(|station| station.inspecting = true);
-                self.recorder.count_frame(&frame.camera);
+                self.recorder.tally().frame(&frame.camera);
                 self.ledger().open(frame.clone());
                 self.deadlines_changed.notify_all();
                 for shed in self.queue.push(frame) {
@@ -356,7 +360,7 @@ impl Line {
 
     /// Capture to decision since the start.
     pub fn latency(&self) -> LatencySummary {
-        self.shared.recorder.latency()
+        self.shared.recorder.tally().latency()
     }
 
     /// Stops in order: cameras, batches, scores, archive; then publishes the last counters and
@@ -368,7 +372,7 @@ impl Line {
         let recorder = &shared.recorder;
         let stats = recorder.stats(false);
         let mut summary = Summary {
-            latency: recorder.latency(),
+            latency: recorder.tally().latency(),
             late_results: shared.late_results.load(Ordering::SeqCst),
             not_archived: recorder.not_archived.load(Ordering::SeqCst),
             not_stored: recorder.not_stored.load(Ordering::SeqCst),

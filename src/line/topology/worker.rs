@@ -148,7 +148,7 @@ fn score(shared: &Shared, seat: &Seated, active: &mut ActiveModel, desk: &mut De
     if ready.is_empty() {
         return true;
     }
-    shared.recorder.count_batch();
+    shared.recorder.tally().batch();
     let together = guarded(|| active.model.score_placed(0..ready.len()).map(|_| ()));
     if let Err(problem) = &together {
         tracing::warn!(frames = ready.len(), problem, "batch not scored: every frame is tried alone");
