@@ -2,6 +2,7 @@
 
 use pulp::Simd;
 
+use super::aligned::Aligned;
 use super::product::lanes_at;
 
 /// What a map's channels are before a flow sees them: averaged over a square of cells around each
@@ -17,7 +18,7 @@ pub(super) struct Average {
     /// `[C]`.
     shift: Vec<f32>,
     /// One over the columns that count around each, with room for the last vector.
-    across: Vec<f32>,
+    across: Aligned,
 }
 
 /// More than any vector has.
@@ -28,13 +29,20 @@ impl Average {
     pub(super) fn new(rows: usize, columns: usize, pooling: usize, scale: Vec<f32>, shift: Vec<f32>) -> Self {
         let reach = pooling / 2;
         let share = |column| if column < columns { 1.0 / near(column, columns, reach) as f32 } else { 0.0 };
-        Self { rows, columns, reach, scale, shift, across: (0..columns + ROOM).map(share).collect() }
+        Self {
+            rows,
+            columns,
+            reach,
+            scale,
+            shift,
+            across: Aligned::of(&(0..columns + ROOM).map(share).collect::<Vec<_>>()),
+        }
     }
 
     /// Channels from `first` on, as many as `out` holds: `map` and `out` are `[channel, row, column]`, `map`
     /// of all channels; `memory` is for one channel.
     #[inline(always)]
-    pub(super) fn apply<S: Simd>(&self, simd: S, map: &[f32], first: usize, out: &mut [f32], memory: &mut Vec<f32>) {
+    pub(super) fn apply<S: Simd>(&self, simd: S, map: &[f32], first: usize, out: &mut [f32], memory: &mut Aligned) {
         let cells = self.rows * self.columns;
         let channels = map[first * cells..].chunks_exact(cells).zip(&self.scale[first..]).zip(&self.shift[first..]);
         for (out, ((map, &scale), &shift)) in out.chunks_exact_mut(cells).zip(channels) {
@@ -55,26 +63,30 @@ impl Average {
         map: &[f32],
         (scale, shift): (f32, f32),
         out: &mut [f32],
-        memory: &mut Vec<f32>,
+        memory: &mut Aligned,
     ) {
         let Self { rows, columns, reach, .. } = *self;
         let side = 2 * reach + 1;
         let width = columns.next_multiple_of(S::F32_LANES);
-        let (wide, high) = (width + 2 * reach + ROOM, rows + 2 * reach);
-        if memory.len() != wide + high * width {
+        let (wide, high) = ((width + 2 * reach).next_multiple_of(ROOM) + ROOM, rows + 2 * reach);
+        if memory.len() != 2 * wide + high * width {
             // What lies around stays zero from here on.
-            memory.clear();
-            memory.resize(wide + high * width, 0.0);
+            memory.make(2 * wide + high * width).fill(0.0);
         }
-        let (line, averages) = memory.split_at_mut(wide);
+        let (lines, averages) = memory.split_at_mut(2 * wide);
+        let (mut line, mut next) = lines.split_at_mut(wide);
         let inside = averages[reach * width..].chunks_exact_mut(width);
-        for (row, averages) in map.chunks_exact(columns).zip(inside) {
-            line[reach..reach + columns].copy_from_slice(row);
+        // Each row is copied one row ahead: what has just been written cannot be read yet at other places.
+        let mut ahead = map.chunks_exact(columns);
+        ahead.next().into_iter().for_each(|row| line[reach..reach + columns].copy_from_slice(row));
+        for averages in inside.take(rows) {
+            ahead.next().into_iter().for_each(|row| next[reach..reach + columns].copy_from_slice(row));
             for (number, average) in S::as_mut_simd_f32s(averages).0.iter_mut().enumerate() {
                 let from = number * S::F32_LANES;
                 let sum = total(simd, side, |distance| lanes_at::<S>(&line[from + distance..]));
                 *average = simd.mul_f32s(sum, lanes_at::<S>(&self.across[from..]));
             }
+            std::mem::swap(&mut line, &mut next);
         }
         for (row, out) in out.chunks_exact_mut(columns).enumerate() {
             let scale = simd.splat_f32s(scale / near(row, rows, reach) as f32);
@@ -123,7 +135,7 @@ mod tests {
         for pooling in [1, 3, 5, 13] {
             let average = Average::new(rows, columns, pooling, vec![2.0, 3.0], vec![0.5, -1.0]);
             let mut out = vec![f32::NAN; map.len()];
-            average.apply(pulp::Scalar, &map, 0, &mut out, &mut Vec::new());
+            average.apply(pulp::Scalar, &map, 0, &mut out, &mut Aligned::default());
             let mut second = vec![f32::NAN; rows * columns];
             Arch::new().dispatch(Apply(&average, &map, &mut second));
             for (a, b) in second.iter().zip(&out[rows * columns..]) {

@@ -8,6 +8,7 @@ use ndarray::{ArrayView1, ArrayView2};
 use pulp::{Arch, Simd, WithSimd};
 
 use super::CLAMP;
+use super::aligned::Aligned;
 use super::average::Average;
 use super::elementary::{exp_of_log_scale, tanh};
 use super::nearest::Nearest;
@@ -23,7 +24,7 @@ pub(super) struct Block {
     /// `[row, hidden]`, hidden padded.
     row_table: Vec<f32>,
     /// `[hidden, column]`, both padded.
-    column_table: Vec<f32>,
+    column_table: Aligned,
     second: Panels,
     second_bias: Vec<f32>,
     mix: Mix,
@@ -94,7 +95,7 @@ impl Block {
         Self {
             first: Panels::pack(parts.w1),
             row_table: parts.row_table.rows().into_iter().flat_map(|row| filled(row.iter().copied(), hidden)).collect(),
-            column_table: filled(column_table, hidden * columns),
+            column_table: Aligned::of(&filled(column_table, hidden * columns)),
             second: Panels::pack(parts.w2),
             second_bias: filled(parts.b2.iter().copied(), padded(parts.w2.ncols())),
             mix: if diagonal { Mix::Scale(parts.mix.diag().to_vec()) } else { Mix::Matrix(Panels::pack(parts.mix)) },
@@ -127,15 +128,15 @@ pub(super) enum Density {
 /// Memory that one thread needs for a flow.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    values: Vec<f32>,
-    sums: Vec<f32>,
+    values: Aligned,
+    sums: Aligned,
 }
 
 impl Flow {
     /// Channels from `first` on, standardised and averaged, into `out`, `[channel, row, column]` as
     /// `map` with all its channels is.
     pub(super) fn standardise(&self, map: &[f32], first: usize, out: &mut [f32], scratch: &mut Scratch) {
-        struct Standardise<'a>(&'a Average, &'a [f32], usize, &'a mut [f32], &'a mut Vec<f32>);
+        struct Standardise<'a>(&'a Average, &'a [f32], usize, &'a mut [f32], &'a mut Aligned);
         impl WithSimd for Standardise<'_> {
             type Output = ();
 
@@ -179,13 +180,8 @@ impl WithSimd for Run<'_> {
         let second = channels / 2;
         let sizes = [padded(channels), padded(channels), padded(hidden), padded(2 * second)];
         let tile = TILE * MOST_LANES;
-        // Vectors at the beginning of a cache line: one that lies across two is read twice.
-        let needed = (sizes.iter().sum::<usize>() + 1) * tile;
-        if scratch.values.len() < needed {
-            scratch.values.resize(needed, 0.0);
-        }
-        let from = scratch.values.as_ptr().align_offset(64).min(tile);
-        let (lanes, _) = S::as_mut_simd_f32s(&mut scratch.values[from..]);
+        let values = scratch.values.make(sizes.iter().sum::<usize>() * tile);
+        let (lanes, _) = S::as_mut_simd_f32s(values);
         let (x_tile, rest) = lanes.as_chunks_mut::<TILE>().0.split_at_mut(sizes[0]);
         let (mixed, rest) = rest.split_at_mut(sizes[1]);
         let (activated, rest) = rest.split_at_mut(sizes[2]);

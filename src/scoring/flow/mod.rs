@@ -10,6 +10,7 @@
 
 #![expect(clippy::inline_always, reason = "what stays a call of its own is compiled without the vectors")]
 
+mod aligned;
 mod average;
 mod elementary;
 mod kernel;

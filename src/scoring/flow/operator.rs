@@ -7,6 +7,7 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDom
 use ort::value::{TensorElementType, TensorValueType};
 
 use super::super::handles::maps_and_cells;
+use super::aligned::Aligned;
 use super::average::Average;
 use super::kernel::{Block, BlockParts, Density, Flow, Scratch, Whitening};
 use super::nearest::{AT_ONCE, Nearest};
@@ -184,7 +185,7 @@ struct FlowKernel {
     name: &'static str,
     flow: Flow,
     /// One picture's map, `[channel, row, column]`.
-    standardised: Vec<f32>,
+    standardised: Aligned,
     /// One for each thread.
     scratch: Vec<Scratch>,
 }
@@ -193,7 +194,7 @@ impl FlowKernel {
     fn new(name: &'static str, flow: Result<Flow, String>, threads: usize) -> ort::Result<Self> {
         let flow = flow.map_err(|problem| ort::Error::new(format!("{DOMAIN}.{name}: {problem}")))?;
         let scratch = (0..threads.max(1)).map(|_| Scratch::default()).collect();
-        Ok(Self { name, flow, standardised: Vec::new(), scratch })
+        Ok(Self { name, flow, standardised: Aligned::default(), scratch })
     }
 }
 
@@ -205,7 +206,7 @@ impl Kernel for FlowKernel {
         // SAFETY: once, here.
         let operands = unsafe { maps_and_cells(context, [flow.channels, flow.rows, flow.columns]) };
         let (maps, out) = operands.map_err(|error| ort::Error::new(format!("{DOMAIN}.{name}: {error}")))?;
-        standardised.resize(flow.channels * cells, 0.0);
+        let standardised = standardised.make(flow.channels * cells);
         let threads = scratch.len();
         for (map, out) in maps.chunks_exact(flow.channels * cells).zip(out.chunks_exact_mut(cells)) {
             if let [scratch] = &mut scratch[..] {
