@@ -80,7 +80,8 @@ impl Provider {
             Self::Cuda => vec![cuda.build().error_on_failure()],
             // The batch is a dynamic axis.
             Self::Openvino => vec![OpenVINO::default().with_dynamic_shapes(true).build().error_on_failure()],
-            Self::Cpu => vec![CPU::default().build().error_on_failure()],
+            // What a run needs is kept for the next: given back to the system, it would come as fresh pages each time.
+            Self::Cpu => vec![CPU::default().with_arena_allocator(true).build().error_on_failure()],
         }
     }
 }
