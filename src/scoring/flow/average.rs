@@ -124,7 +124,7 @@ mod tests {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             // Memory of another size, as it is at first.
-            self.0.apply(simd, self.1, 1, self.2, &mut vec![7.0; 5]);
+            self.0.apply(simd, self.1, 1, self.2, &mut Aligned::of(&[7.0; 5]));
         }
     }
 
