@@ -30,6 +30,8 @@ fn the_cost_of_a_bundle_is_told_beside_the_backbones_and_a_missing_backbone_by_i
     for key in ["backbone_ms", "model_ms", "fit_ms", "fit_nv12_ms", "decision_ms"] {
         assert!(number(&cost, key) > 0.0, "{key} in {cost}");
     }
+    // That anything is counted shows what a frame of noise has: regions.
+    assert!(cost["allocations"]["decision"].as_u64().unwrap() > 0, "{cost}");
     for stage in ["fit", "model"] {
         assert_eq!(cost["allocations"][stage], 0, "{cost}");
     }

@@ -3,8 +3,12 @@
 use linegate::decision::Decider;
 use linegate::inspection::{CameraPicture, PixelFormat, Size, Verdict, YuvColour, YuvMatrix};
 use linegate::scoring::{Model, PictureFitter, SessionOptions};
+use linegate::telemetry::{CountingAllocator, allocations};
 
 use crate::support::parts::hardly_trained;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 #[test]
 fn a_frame_that_is_accepted_is_scaled_scored_and_decided_without_an_allocation_once_the_line_is_warm() {
@@ -22,21 +26,19 @@ fn a_frame_that_is_accepted_is_scaled_scored_and_decided_without_an_allocation_o
     let frame = CameraPicture::new(size, format, bytes).unwrap();
     let (mut fitter, mut decider) = (PictureFitter::new(), Decider::new());
     let manifest = bundle.manifest.clone();
-    let mut stages = |counted: &mut [allocation_counter::AllocationInfo; 3]| {
-        counted[0] = allocation_counter::measure(|| {
-            fitter.fit_into(&frame, &manifest.preprocessing, model.place(0)).unwrap();
-        });
-        counted[1] = allocation_counter::measure(|| assert!(model.score_placed(0..1).is_ok()));
-        let maps = model.scored(0).unwrap();
-        counted[2] = allocation_counter::measure(|| {
-            assert_eq!(decider.decide(maps, &manifest, size).verdict, Verdict::Accept);
-        });
+    let mut stages = || {
+        let before = allocations();
+        fitter.fit_into(&frame, &manifest.preprocessing, model.place(0)).unwrap();
+        let fitted = allocations();
+        assert!(model.score_placed(0..1).is_ok());
+        let scored = allocations();
+        let outcome = decider.decide(model.scored(0).unwrap(), &manifest, size);
+        let decided = allocations();
+        assert_eq!(outcome.verdict, Verdict::Accept);
+        [fitted - before, scored - fitted, decided - scored]
     };
-    let mut counted = Default::default();
-    for _ in 0..3 {
-        stages(&mut counted);
-    }
-    for stage in counted {
-        assert_eq!(stage.count_total, 0, "{stage:?}");
-    }
+    let [fitted, _, decided] = stages();
+    assert!(fitted > 0 && decided > 0, "the first frame makes room, and that is counted");
+    stages();
+    assert_eq!(stages(), [0, 0, 0]);
 }
