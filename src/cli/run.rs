@@ -147,7 +147,7 @@ fn say_end(arguments: &Arguments, summary: &Summary) -> anyhow::Result<()> {
     );
     let troubles = [
         (summary.late_results, "results came after their deadline"),
-        (summary.not_archived, "frames were not archived: the queue was full, or disk or memory ran short"),
+        (stats.not_archived, "frames were not archived: the queue was full, or disk or memory ran short"),
         (summary.restarts, "times a thread of the line died and was started again"),
         (summary.not_stored, "decisions could not be stored in the outbox"),
         (stats.frames.abs_diff(stats.decisions), "frames and decisions differ: something was lost"),

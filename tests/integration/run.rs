@@ -440,7 +440,7 @@ fn rejects_and_suspects_lie_in_the_archive_under_the_names_that_their_decisions_
     site.folder_camera("cam", 20, &[128, 90, 113], "");
     let (decisions, summary) = site.run();
     assert_complete(&decisions, &summary);
-    assert_eq!(summary.not_archived, 0);
+    assert_eq!(summary.stats.not_archived, 0);
     for decision in &decisions {
         let kept = decision.verdict != Verdict::Accept;
         for name in [&decision.image_ref, &decision.heatmap_ref] {

@@ -75,6 +75,9 @@ pub struct Stats {
     /// Copies of frames at full size: where they came, for want of buffers or by their form, and for the archive.
     #[serde(default)]
     pub copied: u64,
+    /// Frames that should have been archived and were not: the queue was full, or disk or memory ran short.
+    #[serde(default)]
+    pub not_archived: u64,
     /// Decisions made.
     pub decisions: u64,
     /// Of these accepted.

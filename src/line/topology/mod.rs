@@ -26,6 +26,7 @@ mod progress;
 mod pulse;
 mod recorder;
 mod scorers;
+mod seldom;
 mod station;
 mod tally;
 mod threads;
@@ -224,8 +225,6 @@ pub struct Summary {
     pub latency: LatencySummary,
     /// Results that came after the deadline had been published as late.
     pub late_results: u64,
-    /// Frames that should have been archived and were not, because the queue was full.
-    pub not_archived: u64,
     /// Decisions that the outbox could not take.
     pub not_stored: u64,
     /// Decisions acknowledged by the broker, of this run or an earlier one.
@@ -374,7 +373,6 @@ impl Line {
         let mut summary = Summary {
             latency: recorder.tally().latency(),
             late_results: shared.late_results.load(Ordering::SeqCst),
-            not_archived: recorder.not_archived.load(Ordering::SeqCst),
             not_stored: recorder.not_stored.load(Ordering::SeqCst),
             acknowledged: 0,
             outbox: 0,

@@ -29,7 +29,6 @@ pub(super) struct Recorder {
     tally: Mutex<Tally>,
     pub(super) desk: TriggerDesk,
     pub(super) parts: PartDesk,
-    pub(super) not_archived: AtomicU64,
     pub(super) not_stored: AtomicU64,
 }
 
@@ -57,7 +56,6 @@ impl Recorder {
             tally: Mutex::new(Tally::new(cameras)),
             desk: TriggerDesk::new(config),
             parts: PartDesk::new(config),
-            not_archived: AtomicU64::new(0),
             not_stored: AtomicU64::new(0),
         }
     }
@@ -113,7 +111,7 @@ impl Recorder {
             deadline_met: subject.deadline.map(|deadline| spent <= deadline),
             ..self.numbered(&mut tally, &subject.camera, subject.captured)
         };
-        let place = self.archive_place(&mut decision, subject.picture.as_ref(), map.is_some());
+        let place = self.archive_place(&mut tally, &mut decision, subject.picture.as_ref(), map.is_some());
         tally.decision(&decision, ms(spent));
         let keeping = place.zip(subject.picture).map(|(place, picture)| Keeping {
             place,
@@ -249,6 +247,7 @@ impl Recorder {
     /// Names the archived files in a decision that is to be kept and has a place in the queue.
     fn archive_place(
         &self,
+        tally: &mut Tally,
         decision: &mut Decision,
         picture: Option<&Arc<CameraPicture>>,
         with_map: bool,
@@ -257,12 +256,13 @@ impl Recorder {
         picture?;
         let (image, heatmap) = keeper.references(decision)?;
         let Some(place) = keeper.reserve() else {
-            self.not_archived.fetch_add(1, Ordering::SeqCst);
-            tracing::warn!(
-                camera = decision.camera,
-                frame = decision.frame,
-                "no room in the archive's queue, on its disk or in memory: frame not archived, decision without references"
-            );
+            if let Some(frames) = tally.not_archived() {
+                tracing::warn!(
+                    frames,
+                    camera = decision.camera,
+                    "no room in the archive's queue, on its disk or in memory: frames not archived, decisions without references"
+                );
+            }
             return None;
         };
         decision.image_ref = Some(image);

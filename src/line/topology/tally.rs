@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::latency::{Latencies, LatencySummary};
+use super::seldom::Seldom;
 use crate::inspection::{Decision, Verdict};
 use crate::line::publishing::{DeliveryCounters, Stats};
 
@@ -20,6 +21,8 @@ pub(super) struct Tally {
     /// Cameras that are gone, and since when.
     gone: HashMap<Arc<str>, Instant>,
     all: Latencies,
+    /// Frames that were not archived.
+    untold: Seldom,
 }
 
 impl Tally {
@@ -33,6 +36,7 @@ impl Tally {
             since: Instant::now(),
             gone: HashMap::new(),
             all: Latencies::default(),
+            untold: Seldom::default(),
         }
     }
 
@@ -49,6 +53,12 @@ impl Tally {
     /// A frame was copied at full size.
     pub(super) fn copied(&mut self) {
         self.stats.copied += 1;
+    }
+
+    /// A frame should have been archived and was not. How many since this was last told, where it is to be told.
+    pub(super) fn not_archived(&mut self) -> Option<u64> {
+        self.stats.not_archived += 1;
+        self.untold.due(Instant::now())
     }
 
     /// A frame of an empty belt, which is no part.
