@@ -35,7 +35,7 @@ VARIANTS = {
     "the finest map's flow like the others": ("finest_blocks = 4\nfinest_hidden_width = 64", []),
     "eight-bit backbone": ('numbers = "int8"', []),
     "eight blocks": ("blocks = 8", []),
-    "margin 0.3": ("margin = 0.3", []),
+    "margin 0.1": ("margin = 0.1", []),
     "boundary quantile 0.05": ("boundary_quantile = 0.05", []),
     "320 pixels": ("", ["--image-size", "320"]),
     "384 pixels": ("", ["--image-size", "384"]),

@@ -238,8 +238,9 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         made.extend(synthesise(&[], &normal_pictures.kept(), invented, &mut rng));
         extract(&mut extractor, &made.iter().map(|m| &m.0).collect::<Vec<_>>(), &mut defect_bank, stop)?;
         clock.start("fit on normals and defects");
-        for ((fit, bank), defects) in fits.iter_mut().zip(&normal_bank.levels).zip(&defect_bank.levels) {
-            let cells = defect_cells(defects, &known, &made);
+        let levels = normal_bank.levels.iter().zip(defect_bank.levels.iter().zip(&defect_bank.sources));
+        for (fit, (bank, (defects, source))) in fits.iter_mut().zip(levels) {
+            let cells = defect_cells(defects, source.pooling, &known, &made);
             fit.run(usize::MAX, bank, Some(&cells), &mut observe)?;
         }
     }
