@@ -64,6 +64,10 @@ pub struct Calibration {
     pub levels: Vec<LevelCalibration>,
     /// What a level's log-likelihood says against a cell.
     pub evidence: Evidence,
+    /// Share of a cell's score that is what the level that says most against it says, 0 to 1; the rest is the weighted
+    /// sum of all. 0 in bundles older than this.
+    #[serde(default)]
+    pub strongest: f32,
     /// Deviation of the Gaussian that smooths the fused map, cells of the finest level; 0 is none.
     pub smoothing_sigma: f32,
     /// Smallest connected area that counts, cells of the fused map, at least 1.

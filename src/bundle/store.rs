@@ -211,6 +211,9 @@ impl Manifest {
             }
         }
         finite("the smoothing", self.calibration.smoothing_sigma)?;
+        if !(0.0..=1.0).contains(&self.calibration.strongest) {
+            return Err(format!("the strongest level's share is {}", self.calibration.strongest));
+        }
         if let Evidence::Bounded { ceiling } = self.calibration.evidence
             && !(ceiling.is_finite() && ceiling > 0.0)
         {

@@ -231,6 +231,8 @@ pub(super) const TRAINING: &[Key] = &[
     may("whiten", Kind::Bool),
     may("context", Kind::Integer(0, 63)),
     may("coreset", Kind::Integer(0, 65_536)),
+    may("contrast", Kind::Bool),
+    may("strongest", Kind::Number(Limit::Within(0.0), Limit::Within(1.0))),
     may("synthesised", Kind::Integer(0, 100_000)),
     may("invented", Kind::Integer(0, 100_000)),
     may("ceiling", Kind::Number(Limit::Within(0.0), Limit::Within(1000.0))),

@@ -127,6 +127,10 @@ pub struct TrainingConfig {
     /// Vectors of training normals that cells are compared with where fewer than five defects are known, up to
     /// 65536; 0 leaves that level out.
     pub coreset: Option<usize>,
+    /// Whether, from five known defects on, one more level contrasts those that fill the average of `context` with normals.
+    pub contrast: Option<bool>,
+    /// Share of a cell's score that is what the level that says most of it says, 0 to 1; the rest is the levels' mean.
+    pub strongest: Option<f64>,
     /// Pictures made from known defects by copy-paste (invented ones where none are known), 0 to
     /// 100000.
     pub synthesised: Option<usize>,

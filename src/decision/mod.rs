@@ -50,8 +50,9 @@ pub fn evidence(z: f32, kind: Evidence) -> f32 {
 
 /// Fuses the levels into one anomaly map at the finest level's resolution:
 /// `sum_l weight_l * e_l`, where `e_l = evidence((mean_l - log_likelihood_l) / deviation_l)` or, of a
-/// level with `or_previous`, the higher of that and `e_(l-1)`; coarser levels enlarged bilinearly, the
-/// sum smoothed by a Gaussian of `smoothing_sigma` cells. Levels beyond those calibrated are left out,
+/// level with `or_previous`, the higher of that and `e_(l-1)`; coarser levels enlarged bilinearly. Of a
+/// calibration with `strongest` that sum makes up the rest of it, beside the highest `e_l` times `strongest`: what one
+/// level alone sees, a soft wide defect, is not outvoted. All smoothed by a Gaussian of `smoothing_sigma` cells. Levels beyond those calibrated are left out,
 /// and without any level the map is empty; [`decide`] refuses both.
 pub fn fuse(maps: &LogLikelihoodMaps, calibration: &Calibration) -> AnomalyMap {
     let mut decider = Decider::new();
@@ -71,6 +72,8 @@ pub fn decide(maps: &LogLikelihoodMaps, manifest: &Manifest, full: Size) -> (Out
 #[derive(Debug)]
 pub struct Decider {
     map: AnomalyMap,
+    /// The most that any level says.
+    most: Array2<f32>,
     /// What one level says.
     said: Vec<f32>,
     resampler: Resampler,
@@ -89,6 +92,7 @@ impl Decider {
     pub fn new() -> Self {
         Self {
             map: AnomalyMap(Array2::zeros((0, 0))),
+            most: Array2::zeros((0, 0)),
             said: Vec::new(),
             resampler: Resampler::default(),
             smoother: Smoother::default(),
@@ -133,8 +137,15 @@ impl Decider {
         } else {
             self.map.0 = Array2::zeros(finest);
         }
+        let share = calibration.strongest;
+        if self.most.dim() == finest {
+            self.most.fill(f32::NEG_INFINITY);
+        } else {
+            self.most = Array2::from_elem(finest, f32::NEG_INFINITY);
+        }
         self.said.clear();
-        for (map, level) in maps.levels.iter().zip(&calibration.levels) {
+        let mut levels = maps.levels.iter().zip(&calibration.levels).peekable();
+        while let Some((map, level)) = levels.next() {
             let say = |l: &f32| evidence((level.mean - l) / level.deviation, calibration.evidence);
             if level.or_previous && self.said.len() == map.len() {
                 // What is no number stays none, whatever was said before.
@@ -144,7 +155,16 @@ impl Decider {
                 self.said.clear();
                 self.said.extend(map.iter().map(say));
             }
-            self.resampler.add(level.weight, &self.said, map.dim(), &mut self.map.0);
+            if level.weight != 0.0 {
+                self.resampler.add(level.weight * (1.0 - share), &self.said, map.dim(), &mut self.map.0);
+            }
+            // A level that goes by this one says as much.
+            if share > 0.0 && !levels.peek().is_some_and(|(_, next)| next.or_previous) {
+                self.resampler.raise(&self.said, map.dim(), &mut self.most);
+            }
+        }
+        if share > 0.0 {
+            self.map.0.zip_mut_with(&self.most, |cell, most| *cell += share * most);
         }
         self.smoother.smooth(&mut self.map.0, calibration.smoothing_sigma);
     }

@@ -53,6 +53,11 @@ impl Resampler {
         self.resample(map, (rows, columns), Corners::Edges, onto, |cell, value| *cell += weight * value);
     }
 
+    /// Raises a larger map to the map, likewise enlarged, where that is higher.
+    pub(super) fn raise(&mut self, map: &[f32], (rows, columns): (usize, usize), onto: &mut Array2<f32>) {
+        self.resample(map, (rows, columns), Corners::Edges, onto, |cell, value| *cell = cell.max(value));
+    }
+
     fn resample(
         &mut self,
         map: &[f32],

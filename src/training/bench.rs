@@ -14,7 +14,7 @@ use super::features::LevelBank;
 use super::fit::{FitError, LevelFit, StepReport};
 use super::flow::{Flow, FlowShape, FoldedFlow, matrix_product_gflops};
 use super::settings::Settings;
-use super::warm::{WarmStartError, read_flows};
+use super::warm::{TrainedLevels, WarmStartError, read_flows};
 use crate::bundle::{Bundle, FLOWS_FILE, METADATA_NAME, METADATA_VERSION};
 use crate::config::Preset;
 use crate::scoring::BackboneSpec;
@@ -37,7 +37,7 @@ pub enum NaiveError {
 /// [`NaiveError`] when the bundle has no flows or they do not fit the backbone.
 pub fn write_naive_model(bundle: &Bundle, backbone: &Path, spec: &BackboneSpec, out: &Path) -> Result<(), NaiveError> {
     let manifest = &bundle.manifest;
-    let (levels, coreset) = read_flows(&bundle.path.join(FLOWS_FILE))?;
+    let TrainedLevels { levels, coreset, contrast } = read_flows(&bundle.path.join(FLOWS_FILE))?;
     let mut folded: Vec<FoldedFlow> = levels
         .iter()
         .zip(&manifest.levels)
@@ -45,8 +45,9 @@ pub fn write_naive_model(bundle: &Bundle, backbone: &Path, spec: &BackboneSpec, 
             FoldedFlow::fold(&level.flow, (shape.rows, shape.columns), level.source, &level.statistics)
         })
         .collect();
-    let compares = coreset.zip(manifest.levels.get(levels.len()));
-    folded.extend(compares.map(|(coreset, shape)| coreset.fold((shape.rows, shape.columns))));
+    let mut rest = manifest.levels.iter().skip(levels.len()).map(|shape| (shape.rows, shape.columns));
+    folded.extend(coreset.and_then(|coreset| Some(coreset.fold(rest.next()?))));
+    folded.extend(contrast.and_then(|contrast| Some(contrast.fold(rest.next()?))));
     let flows: Vec<&Flow> = levels.iter().map(|level| &level.flow).collect();
     let outputs: Vec<String> = manifest.levels.iter().map(|level| level.output.clone()).collect();
     let metadata = [(METADATA_NAME, &manifest.name), (METADATA_VERSION, &manifest.version)]

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use super::TrainError;
 use super::calibration::{Trial, calibrate};
+use super::contrast::Contrast;
 use super::coreset::Coreset;
-use super::features::{ChannelStatistics, FeatureBank};
+use super::defects::KnownDefect;
+use super::features::{ChannelStatistics, FeatureBank, Source};
 use super::fit::LevelFit;
-use super::flow::FoldedFlow;
+use super::flow::{Flow, FoldedFlow};
 use super::gather::Pictures;
 use super::progress::Progress;
 use super::settings::Settings;
-use crate::bundle::{Bundle, Calibration, LevelShape, Manifest};
+use crate::bundle::{Bundle, Calibration, LevelShape, Manifest, UsedDefect, sha256_hex};
 use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture};
 use crate::scoring::{Model, SessionOptions};
 
@@ -25,19 +27,29 @@ pub(super) const COMPARED: usize = 8;
 /// Pictures scored in one run.
 const BATCH: usize = 3;
 
-/// Folds every level for its grid: the flows and what compares.
+/// Levels beside the flows, behind them in this order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beside<'a> {
+    /// Compares with vectors of normals.
+    pub coreset: Option<&'a Coreset>,
+    /// Contrasts known defects with normals.
+    pub contrast: Option<&'a Contrast>,
+}
+
+/// Folds every level for its grid.
 pub(super) fn fold(
     fits: &[LevelFit],
-    coreset: Option<&Coreset>,
+    beside: Beside<'_>,
     bank: &FeatureBank,
     statistics: &[ChannelStatistics],
 ) -> Vec<FoldedFlow> {
     let grid = |level: usize| (bank.levels[level].rows, bank.levels[level].columns);
     let flows = fits.iter().zip(&bank.sources).zip(statistics).enumerate();
     let flows = flows.map(|(level, ((fit, &source), s))| FoldedFlow::fold(&fit.flow, grid(level), source, s));
-    let at = |coreset: &Coreset| bank.sources.iter().position(|&source| source == coreset.source);
-    let compares = coreset.and_then(|coreset| Some(coreset.fold(grid(at(coreset)?))));
-    flows.chain(compares).collect()
+    let at = |it: Source| bank.sources.iter().position(|&source| source == it);
+    let compares = beside.coreset.and_then(|coreset| Some(coreset.fold(grid(at(coreset.source)?))));
+    let contrasts = beside.contrast.and_then(|contrast| Some(contrast.fold(grid(at(contrast.source)?))));
+    flows.chain(compares).chain(contrasts).collect()
 }
 
 /// The shapes of the model's outputs.
@@ -48,6 +60,7 @@ pub(super) fn level_shapes(folded: &[FoldedFlow], settings: &Settings) -> Vec<Le
             let stride = settings.size.height / level.rows;
             let output = match &level.nearest {
                 Some(_) => format!("nearest_{stride}"),
+                None if level.contrast.is_some() => format!("contrast_{stride}"),
                 None if level.source.pooling == settings.pooling => format!("log_likelihood_{stride}"),
                 None => format!("log_likelihood_{stride}_context"),
             };
@@ -95,21 +108,23 @@ pub(super) fn score(model: &mut Model, pictures: &[&Picture]) -> Result<Vec<LogL
 }
 
 /// Largest difference between the exported model's maps and what was trained, on the standardised
-/// features of the same pictures, last those of the coreset where there is one (`[picture][level]`, single precision: what training rounded must
-/// not pass for a difference of the export), nats per dimension, beyond [`FAR`] as a share of ten; an error
-/// where it passes [`PARITY`].
+/// features of the same pictures, those of the levels beside the flows behind them (`[picture][level]`, single precision:
+/// what training rounded must not pass for a difference of the export), nats per dimension, beyond [`FAR`] as a share
+/// of ten; an error where it passes [`PARITY`].
 pub(super) fn compare(
     fits: &mut [LevelFit],
-    coreset: Option<&Coreset>,
+    beside: Beside<'_>,
     features: &[Vec<Vec<f32>>],
     maps: &[LogLikelihoodMaps],
     file: &Path,
 ) -> Result<f32, TrainError> {
     let mut largest = 0.0f32;
     for (features, maps) in features.iter().zip(maps) {
-        let flows = fits.iter_mut().zip(features).map(|(fit, features)| fit.log_likelihood(features));
-        let compares = coreset.zip(features.last()).map(|(coreset, features)| coreset.log_likelihood(features));
-        for (trained, map) in flows.chain(compares).zip(&maps.levels) {
+        let mut rest = features.iter();
+        let mut trained: Vec<Vec<f32>> = fits.iter_mut().zip(&mut rest).map(|(fit, f)| fit.log_likelihood(f)).collect();
+        trained.extend(beside.coreset.and_then(|coreset| Some(coreset.log_likelihood(rest.next()?))));
+        trained.extend(beside.contrast.and_then(|contrast| Some(contrast.log_likelihood(rest.next()?))));
+        for (trained, map) in trained.into_iter().zip(&maps.levels) {
             for (trained, exported) in trained.into_iter().zip(map) {
                 let difference = (trained - exported).abs() / (trained.abs() / FAR).max(1.0);
                 // A difference that is not a number must not pass as small.
@@ -136,4 +151,36 @@ pub(super) fn learn_calibration(
         progress.warn(warning);
     }
     calibration
+}
+
+/// The known defects as the manifest names them.
+pub(super) fn used_defects(known: &[KnownDefect]) -> Result<Vec<UsedDefect>, TrainError> {
+    known
+        .iter()
+        .map(|defect| {
+            Ok(UsedDefect {
+                path: defect.sample.name.clone(),
+                sha256: defect.sample.sha256()?,
+                defect_type: defect.sample.label.as_str().to_owned(),
+                group: defect.sample.group.clone(),
+                weak: defect.weak,
+            })
+        })
+        .collect()
+}
+
+/// A version that depends on what was learned and from what, not on when: the same training gives
+/// the same bundle.
+pub(super) fn version(fits: &[LevelFit], settings: &Settings, training_set: &str, backbone: &str) -> String {
+    let mut bytes: Vec<u8> = fits
+        .iter()
+        .flat_map(|fit: &LevelFit| {
+            let flow: &Flow = &fit.flow;
+            flow.parameters.iter().chain(flow.rotations.iter().flatten()).flat_map(|v| v.to_le_bytes())
+        })
+        .collect();
+    bytes.extend_from_slice(serde_json::to_string(settings).unwrap_or_default().as_bytes());
+    bytes.extend_from_slice(training_set.as_bytes());
+    bytes.extend_from_slice(backbone.as_bytes());
+    sha256_hex(&bytes)[..12].to_owned()
 }

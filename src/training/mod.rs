@@ -3,6 +3,7 @@
 mod backbone;
 pub mod bench;
 pub mod calibration;
+pub mod contrast;
 pub mod coreset;
 pub(crate) mod cost;
 pub mod dataset;

@@ -62,6 +62,10 @@ pub struct Settings {
     /// defects are known, a level of its own; 0 leaves it out. Afterwards what was used.
     #[serde(default)]
     pub coreset: usize,
+    /// Whether known defects that fill the average of `context` are contrasted with normals, a level of its own, where
+    /// [`ENOUGH_DEFECTS`] are known. Afterwards whether they were.
+    #[serde(default)]
+    pub contrast: bool,
     /// Optimiser steps; none makes `passes`.
     pub steps: Option<usize>,
     /// Passes over every pixel where `steps` is none; the authors' 200.
@@ -106,6 +110,9 @@ pub struct Settings {
     /// Most that one level can say against a cell, units in which a typical good part's oddest cell lies at
     /// 4; none is without bound.
     pub ceiling: Option<f32>,
+    /// Share of a cell's score that is what the level that says most of it says, 0 to 1; the rest is the levels' mean.
+    #[serde(default)]
+    pub strongest: f32,
     /// Whether levels speak by the paper's score.
     pub paper_score: bool,
     /// Deviation of the Gaussian on the fused map, cells of the finest level.
@@ -145,6 +152,7 @@ impl Settings {
             pooling: 3,
             context: 9,
             coreset: 1024,
+            contrast: true,
             steps: Some(800),
             passes: 200,
             batch_pixels: 2048,
@@ -168,6 +176,7 @@ impl Settings {
             standardise: true,
             whiten: true,
             ceiling: Some(4.0),
+            strongest: 0.2,
             paper_score: false,
             smoothing_sigma: 0.5,
             feature_budget_mib: 8192,
@@ -190,11 +199,13 @@ impl Settings {
                 pooling: 1,
                 context: 0,
                 coreset: 0,
+                contrast: false,
                 synthetic: false,
                 beside_pixels: 0,
                 standardise: false,
                 whiten: false,
                 ceiling: None,
+                strongest: 0.0,
                 paper_score: true,
                 orientation: Orientation::Fixed,
                 smoothing_sigma: 0.0,
@@ -249,6 +260,8 @@ impl Settings {
             whiten: config.whiten.unwrap_or(preset.whiten),
             context: config.context.unwrap_or(preset.context),
             coreset: config.coreset.unwrap_or(preset.coreset),
+            contrast: config.contrast.unwrap_or(preset.contrast),
+            strongest: config.strongest.map_or(preset.strongest, |v| v as f32),
             synthesised: config.synthesised.unwrap_or(preset.synthesised),
             invented: config.invented.or(preset.invented),
             unseen: config.unseen.clone().unwrap_or_default(),
@@ -266,7 +279,12 @@ impl Settings {
     /// image AUROC 0.876, so 0.859).
     #[must_use]
     pub fn for_known(self, known: usize) -> Self {
-        Self { coreset: if known < ENOUGH_DEFECTS { self.coreset } else { 0 }, ..self }
+        let enough = known >= ENOUGH_DEFECTS;
+        Self {
+            coreset: if enough { 0 } else { self.coreset },
+            contrast: self.contrast && enough && self.context > 0,
+            ..self
+        }
     }
 
     /// What a level's log-likelihood says against a cell.
@@ -320,6 +338,7 @@ impl Settings {
             format!("context {}: 0 or odd, up to 63", self.context),
         );
         check(self.coreset <= 1 << 16, format!("coreset {}: up to 65536", self.coreset));
+        check((0.0..=1.0).contains(&self.strongest), format!("strongest {}: 0 to 1", self.strongest));
         check(
             self.steps.is_none_or(|s| (1..=10_000_000).contains(&s)),
             format!("steps {:?}: 1 to 10000000", self.steps),

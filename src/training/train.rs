@@ -9,15 +9,16 @@ use rand_chacha::ChaCha8Rng;
 
 use super::backbone::open_backbone;
 use super::calibration::{Trial, uncalibrated};
+use super::contrast::Contrast;
 use super::coreset::Coreset;
 use super::cost::{PhaseClock, peak_memory_mib};
 use super::dataset::{Dataset, DatasetError, Sample, choose_known_defects, hold_out};
-use super::defects::{KnownDefect, defect_cells, find_regions, invent, synthesise};
+use super::defects::{defect_cells, find_regions, invent, synthesise};
 use super::export::{ExportError, FlowForm, ModelExport};
 use super::features::{ChannelStatistics, FeatureFileError, Source};
-use super::finish;
+use super::finish::{self, Beside};
 use super::fit::{FitError, LevelFit, StepReport};
-use super::flow::{Flow, FlowShape};
+use super::flow::FlowShape;
 use super::gather::{Pictures, check, empty_banks, exact_features, extract, known_defects, sources};
 use super::orientation;
 use super::progress::Progress;
@@ -27,7 +28,7 @@ use super::synthesis::turned_copies;
 use super::warm::{TrainedLevel, WarmStart, WarmStartError, write_flows};
 use crate::bundle::{
     BUNDLE_SCHEMA_VERSION, Bundle, BundleError, BundleWriter, FLOWS_FILE, METADATA_NAME, METADATA_VERSION, MODEL_FILE,
-    Manifest, PROCESSOR_MODEL_FILE, Preprocessing, Provenance, UsedDefect, sha256_file, sha256_hex,
+    Manifest, PROCESSOR_MODEL_FILE, Preprocessing, Provenance, sha256_file,
 };
 use crate::inspection::Picture;
 use crate::scoring::{FeatureExtractor, ScoringError};
@@ -222,6 +223,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         let until = (fit.steps() as f64 * share).ceil() as usize;
         fit.run(until, bank, None, &mut observe)?;
     }
+    let mut contrast = None;
     if with_defects {
         clock.start("defects");
         let weak: Vec<usize> = (0..known.len()).filter(|&i| known[i].weak).collect();
@@ -239,18 +241,24 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         extract(&mut extractor, &made.iter().map(|m| &m.0).collect::<Vec<_>>(), &mut defect_bank, stop)?;
         clock.start("fit on normals and defects");
         let levels = normal_bank.levels.iter().zip(defect_bank.levels.iter().zip(&defect_bank.sources));
-        for (fit, (bank, (defects, source))) in fits.iter_mut().zip(levels) {
+        for (level, (fit, (bank, (defects, &source)))) in fits.iter_mut().zip(levels).enumerate() {
             let cells = defect_cells(defects, source.pooling, &known, &made);
             fit.run(usize::MAX, bank, Some(&cells), &mut observe)?;
+            // What few known defects of any size have in common shows where the look is wide.
+            if settings.contrast && level > coarsest {
+                contrast = Contrast::fit(bank, &cells, source, &statistics[level], &mut rng)?;
+            }
         }
     }
+    let settings = &Settings { contrast: contrast.is_some(), ..settings.clone() };
+    let beside = Beside { coreset: coreset.as_ref(), contrast: contrast.as_ref() };
 
     clock.start("export");
     let name = options.name.clone().unwrap_or_else(|| {
         options.data.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
     });
-    let version = version(&fits, settings, &training_set_sha256, &backbone);
-    let folded = finish::fold(&fits, coreset.as_ref(), &normal_bank, &statistics);
+    let version = finish::version(&fits, settings, &training_set_sha256, &backbone);
+    let folded = finish::fold(&fits, beside, &normal_bank, &statistics);
     let levels = finish::level_shapes(&folded, settings);
     let outputs: Vec<String> = levels.iter().map(|level| level.output.clone()).collect();
     let metadata = [(METADATA_NAME.to_owned(), name.clone()), (METADATA_VERSION.to_owned(), version.clone())];
@@ -276,12 +284,14 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
         })
         .collect();
     let compares = coreset.iter().map(|coreset| (coreset.source, coreset.statistics.clone()));
-    let inputs: Vec<_> = normal_bank.sources.iter().copied().zip(statistics).chain(compares).collect();
+    let contrasts = contrast.iter().map(|contrast| (contrast.source, contrast.statistics.clone()));
+    let inputs = normal_bank.sources.iter().copied().zip(statistics).chain(compares).chain(contrasts);
+    let inputs: Vec<_> = inputs.collect();
     drop(tiles);
     // The exported model needs memory, too; the features have done their part.
     drop((normal_bank, defect_bank));
     let flows_file = writer.path().join(FLOWS_FILE);
-    write_flows(&flows_file, &trained, coreset.as_ref()).map_err(|source| BundleError::Io {
+    write_flows(&flows_file, &trained, coreset.as_ref(), contrast.as_ref()).map_err(|source| BundleError::Io {
         path: flows_file,
         action: "write it",
         source,
@@ -304,7 +314,7 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
             backbone,
             training_set_sha256,
             training_images: normals.len(),
-            known_defects: used_defects(&known)?,
+            known_defects: finish::used_defects(&known)?,
             normals: normals.iter().chain(&held_out).map(|s| s.name.clone()).collect(),
             started_from: start.as_ref().map(|start| start.identity.clone()),
             fitted_before: fitted.into_iter().filter(|name| !now.contains(name.as_str())).collect(),
@@ -322,11 +332,11 @@ pub fn train(options: &TrainOptions, progress: &dyn Progress, stop: &AtomicBool)
     let compared = held_out_pictures.get(0..finish::COMPARED.min(held_out.len()))?;
     let compared: Vec<&Picture> = compared.iter().map(AsRef::as_ref).collect();
     let exact = exact_features(&mut extractor, &compared, &inputs)?;
-    let difference = finish::compare(&mut fits, coreset.as_ref(), &exact, &maps, &processor_file)?;
+    let difference = finish::compare(&mut fits, beside, &exact, &maps, &processor_file)?;
     let for_all = finish::load_exported(&model_file, &manifest, settings.threads)
         .and_then(|mut model| finish::score(&mut model, &compared))?;
     manifest.provenance.export_difference =
-        finish::compare(&mut fits, coreset.as_ref(), &exact, &for_all, &model_file)?.max(difference);
+        finish::compare(&mut fits, beside, &exact, &for_all, &model_file)?.max(difference);
     let kept = normal_pictures.kept();
     // From all over the set: the first are often of one day or one part.
     let usual: Vec<&Picture> = kept.iter().copied().step_by(kept.len().div_ceil(USUAL_PICTURES).max(1)).collect();
@@ -357,37 +367,6 @@ fn shapes(extractor: &FeatureExtractor, settings: &Settings) -> Vec<(Source, Flo
         .enumerate()
         .map(|(level, source)| (source, FlowShape::of(maps[source.map].0, level, settings)))
         .collect()
-}
-
-fn used_defects(known: &[KnownDefect]) -> Result<Vec<UsedDefect>, TrainError> {
-    known
-        .iter()
-        .map(|defect| {
-            Ok(UsedDefect {
-                path: defect.sample.name.clone(),
-                sha256: defect.sample.sha256()?,
-                defect_type: defect.sample.label.as_str().to_owned(),
-                group: defect.sample.group.clone(),
-                weak: defect.weak,
-            })
-        })
-        .collect()
-}
-
-/// A version that depends on what was learned and from what, not on when: the same training gives
-/// the same bundle.
-fn version(fits: &[LevelFit], settings: &Settings, training_set: &str, backbone: &str) -> String {
-    let mut bytes: Vec<u8> = fits
-        .iter()
-        .flat_map(|fit: &LevelFit| {
-            let flow: &Flow = &fit.flow;
-            flow.parameters.iter().chain(flow.rotations.iter().flatten()).flat_map(|v| v.to_le_bytes())
-        })
-        .collect();
-    bytes.extend_from_slice(serde_json::to_string(settings).unwrap_or_default().as_bytes());
-    bytes.extend_from_slice(training_set.as_bytes());
-    bytes.extend_from_slice(backbone.as_bytes());
-    sha256_hex(&bytes)[..12].to_owned()
 }
 
 /// One line on a step.

@@ -1,12 +1,14 @@
 //! The trained flows in a bundle, and the training that starts from them.
 //!
-//! `flows.bin`, all numbers little-endian: the 8 bytes `LGFLOWS` and 0; u32 version (2); u32 number of
+//! `flows.bin`, all numbers little-endian: the 8 bytes `LGFLOWS` and 0; u32 version (3); u32 number of
 //! levels; then per level u32 map, pooling, channels C, blocks B, hidden width and whether features are
 //! whitened (0 or 1; version 1 had neither this nor the whitening), and f32 channel means `[C]`, channel
 //! deviations `[C]`, the whitening `[C, C]` if there is one, parameters (see [`FlowShape::range`]) and
 //! rotations `[B, C, C]`. Behind the levels (not in version 1) u32 V, the vectors of the coreset, and where
 //! they are any u32 map, pooling, channels C and f32 channel means, deviations, the whitening `[C, C]` and
-//! the vectors `[V, C]`. Nothing follows. Its SHA-256 stands in the manifest as every file's does.
+//! the vectors `[V, C]`. Then (not before version 3) u32 0, or 1 and of the contrast u32 map, pooling, channels C,
+//! whether features are whitened and f32 channel means, deviations, the whitening `[C, C]` if there is one, the direction
+//! `[C]` and the offset. Nothing follows. Its SHA-256 stands in the manifest as every file's does.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use ndarray::Array2;
 use serde::Deserialize;
 
+use super::contrast::Contrast;
 use super::coreset::Coreset;
 use super::features::{ChannelStatistics, Source};
 use super::flow::{Flow, FlowShape};
@@ -23,7 +26,9 @@ use crate::bundle::{Bundle, BundleError, FLOWS_FILE};
 use crate::config::Orientation;
 
 const MAGIC: &[u8; 8] = b"LGFLOWS\0";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Before known defects were contrasted with normals.
+const WITHOUT_CONTRAST: u32 = 2;
 /// Before features were whitened.
 const UNWHITENED: u32 = 1;
 /// Limits of a plausible file, so that a wrong one takes no memory.
@@ -89,7 +94,7 @@ impl WarmStart {
     pub(super) fn open(path: &Path) -> Result<Self, WarmStartError> {
         let bundle = Bundle::open(path)?;
         let provenance = &bundle.manifest.provenance;
-        let (levels, _) = read_flows(&bundle.path.join(FLOWS_FILE))?;
+        let TrainedLevels { levels, .. } = read_flows(&bundle.path.join(FLOWS_FILE))?;
         Ok(Self {
             levels,
             identity: format!("{} {}", bundle.identity.name, bundle.identity.version),
@@ -166,11 +171,27 @@ impl WarmStart {
     }
 }
 
+/// What `flows.bin` holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainedLevels {
+    /// The flows, finest first.
+    pub levels: Vec<TrainedLevel>,
+    /// What compares, where something does.
+    pub coreset: Option<Coreset>,
+    /// What contrasts, where something does.
+    pub contrast: Option<Contrast>,
+}
+
 /// Writes `flows.bin`.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_flows(path: &Path, levels: &[TrainedLevel], coreset: Option<&Coreset>) -> std::io::Result<()> {
+pub fn write_flows(
+    path: &Path,
+    levels: &[TrainedLevel],
+    coreset: Option<&Coreset>,
+    contrast: Option<&Contrast>,
+) -> std::io::Result<()> {
     let mut bytes = MAGIC.to_vec();
     let word = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
     bytes.extend(VERSION.to_le_bytes());
@@ -193,6 +214,15 @@ pub fn write_flows(path: &Path, levels: &[TrainedLevel], coreset: Option<&Corese
         let values = parts.chain(statistics.whitening.iter().flatten()).chain(vectors);
         bytes.extend(values.flat_map(|v| v.to_le_bytes()));
     }
+    bytes.extend(word(usize::from(contrast.is_some())));
+    if let Some(Contrast { source, statistics, direction, offset }) = contrast {
+        let whitened = usize::from(statistics.whitening.is_some());
+        for value in [source.map, source.pooling, direction.len(), whitened] {
+            bytes.extend(word(value));
+        }
+        let parts = statistics.mean.iter().chain(&statistics.deviation).chain(statistics.whitening.iter().flatten());
+        bytes.extend(parts.chain(direction).chain([offset]).flat_map(|v| v.to_le_bytes()));
+    }
     fs::write(path, bytes)
 }
 
@@ -200,16 +230,16 @@ pub fn write_flows(path: &Path, levels: &[TrainedLevel], coreset: Option<&Corese
 ///
 /// # Errors
 /// [`WarmStartError`] when it cannot be read or is not what [`write_flows`] wrote.
-pub fn read_flows(path: &Path) -> Result<(Vec<TrainedLevel>, Option<Coreset>), WarmStartError> {
+pub fn read_flows(path: &Path) -> Result<TrainedLevels, WarmStartError> {
     let bytes = fs::read(path).map_err(|source| WarmStartError::Unreadable { path: path.to_owned(), source })?;
     parse(&bytes).map_err(|problem| WarmStartError::Format { path: path.to_owned(), problem })
 }
 
-fn parse(bytes: &[u8]) -> Result<(Vec<TrainedLevel>, Option<Coreset>), String> {
+fn parse(bytes: &[u8]) -> Result<TrainedLevels, String> {
     let mut rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin with LGFLOWS")?;
     let version = word(&mut rest)?;
-    if ![UNWHITENED, VERSION].contains(&version) {
-        return Err(format!("its version is {version}, this program reads {UNWHITENED} and {VERSION}"));
+    if !(UNWHITENED..=VERSION).contains(&version) {
+        return Err(format!("its version is {version}, this program reads {UNWHITENED} to {VERSION}"));
     }
     let count = word(&mut rest)?;
     if !(1..=MAX_LEVELS).contains(&count) {
@@ -245,7 +275,31 @@ fn parse(bytes: &[u8]) -> Result<(Vec<TrainedLevel>, Option<Coreset>), String> {
     }
     let vectors = if version == UNWHITENED { 0 } else { word(&mut rest)? as usize };
     let coreset = (vectors > 0).then(|| parse_coreset(vectors, &mut rest)).transpose()?;
-    if rest.is_empty() { Ok((levels, coreset)) } else { Err(format!("{} bytes are left over", rest.len())) }
+    let contrast = match if version <= WITHOUT_CONTRAST { 0 } else { word(&mut rest)? } {
+        0 => None,
+        1 => Some(parse_contrast(&mut rest)?),
+        other => return Err(format!("it has {other} contrasts")),
+    };
+    if rest.is_empty() {
+        Ok(TrainedLevels { levels, coreset, contrast })
+    } else {
+        Err(format!("{} bytes are left over", rest.len()))
+    }
+}
+
+fn parse_contrast(rest: &mut &[u8]) -> Result<Contrast, String> {
+    let [map, pooling, channels, whitened] = [word(rest)?, word(rest)?, word(rest)?, word(rest)?].map(|w| w as usize);
+    if !(1..=MAX_WIDTH as usize).contains(&channels) || whitened > 1 {
+        return Err(format!("the contrast has {channels} channels, whitened {whitened} times"));
+    }
+    let (mean, deviation) = (numbers(rest, channels)?, numbers(rest, channels)?);
+    let whitening = (whitened == 1).then(|| matrix(rest, [channels; 2])).transpose()?;
+    let (direction, offset) = (numbers(rest, channels)?, numbers(rest, 1)?[0]);
+    let statistics = ChannelStatistics { mean, deviation, whitening };
+    if statistics.deviation.iter().any(|&v| v <= 0.0) {
+        return Err("the contrast has a channel without deviation".into());
+    }
+    Ok(Contrast { source: Source { map, pooling }, statistics, direction, offset })
 }
 
 fn parse_coreset(vectors: usize, rest: &mut &[u8]) -> Result<Coreset, String> {
@@ -303,8 +357,19 @@ mod tests {
         let statistics = levels[0].statistics.clone();
         let vectors = Array2::from_shape_fn([5, 4], |(i, j)| (i * 3 + j) as f32);
         let coreset = Some(Coreset { source: Source { map: 1, pooling: 3 }, statistics, vectors });
-        write_flows(&path, &levels, coreset.as_ref()).unwrap();
-        assert_eq!(read_flows(&path).unwrap(), (levels.to_vec(), coreset));
+        let contrast =
+            [None, Some(levels[0].statistics.clone()), Some(levels[1].statistics.clone())].map(|statistics| {
+                let source = Source { map: 2, pooling: 9 };
+                statistics.map(|statistics| {
+                    let direction = (0..statistics.mean.len()).map(|c| c as f32 - 1.5).collect();
+                    Contrast { source, statistics, direction, offset: -0.25 }
+                })
+            });
+        for contrast in contrast {
+            write_flows(&path, &levels, coreset.as_ref(), contrast.as_ref()).unwrap();
+            let written = TrainedLevels { levels: levels.to_vec(), coreset: coreset.clone(), contrast };
+            assert_eq!(read_flows(&path).unwrap(), written);
+        }
         let bytes = fs::read(&path).unwrap();
         for end in (0..bytes.len()).step_by(97) {
             assert!(parse(&bytes[..end]).is_err());
@@ -327,13 +392,13 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FLOWS_FILE);
-        write_flows(&path, std::slice::from_ref(&level), None).unwrap();
+        write_flows(&path, std::slice::from_ref(&level), None, None).unwrap();
         let mut bytes = fs::read(&path).unwrap();
         bytes[8] = UNWHITENED as u8;
         // Magic, version, number of levels, five sizes of the level; then what the old version had not.
         bytes.drain(36..40);
-        // And at the end how many vectors a coreset has.
-        bytes.truncate(bytes.len() - 4);
-        assert_eq!(parse(&bytes).unwrap(), (vec![level], None));
+        // And at the end how many vectors a coreset has, and that there is no contrast.
+        bytes.truncate(bytes.len() - 8);
+        assert_eq!(parse(&bytes).unwrap(), TrainedLevels { levels: vec![level], coreset: None, contrast: None });
     }
 }

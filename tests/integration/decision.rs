@@ -26,6 +26,7 @@ fn manifest(normal: f32, abnormal: f32, minimum_area: usize) -> Manifest {
         calibration: Calibration {
             levels: vec![calibrated; 2],
             evidence: Evidence::Deviations,
+            strongest: 0.0,
             smoothing_sigma: 0.0,
             minimum_area,
             merging: 0,
@@ -97,6 +98,28 @@ fn one_value_that_is_no_number_means_not_inspected() {
         let (outcome, _) = decide(&maps, &manifest(2.0, 4.0, 1), FULL);
         assert_eq!(outcome, Outcome::not_inspected(NotInspected::NotFinite), "{bad} at level {level}");
     }
+}
+
+#[test]
+fn what_one_level_alone_sees_is_not_outvoted_by_its_share() {
+    let mut manifest = manifest(2.0, 4.0, 1);
+    manifest.calibration.strongest = 0.25;
+    let mut maps = maps_of(&Array2::zeros((4, 4)));
+    maps.levels[1][[0, 0]] = -4.0;
+    maps.levels[0][[3, 3]] = -8.0;
+    let (_, fused) = decide(&maps, &manifest, FULL);
+    // Three quarters of the mean of 0 and 4, or of 8 and 0, and a quarter of the higher.
+    assert_eq!([fused.0[[0, 0]], fused.0[[3, 3]], fused.0[[0, 3]]], [2.5, 5.0, 0.0]);
+
+    // A level without weight speaks through the next, which takes up what it says.
+    let shape = LevelShape { output: "contrast".into(), ..manifest.levels[1].clone() };
+    manifest.levels.push(shape);
+    let contrast = LevelCalibration { or_previous: true, ..manifest.calibration.levels[1] };
+    manifest.calibration.levels[1].weight = 0.0;
+    manifest.calibration.levels.push(contrast);
+    maps.levels.push(array![[3.0, 0.0], [-6.0, 0.0]]);
+    let (_, fused) = decide(&maps, &manifest, FULL);
+    assert_eq!([fused.0[[0, 0]], fused.0[[3, 0]]], [2.5, 3.75]);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn random_flow((rows, columns): (usize, usize), channels: usize, source: Source,
         whitening: (source.pooling > 1).then(|| numbers.matrix(channels, channels, (channels as f64).powf(-0.5))),
         blocks: (0..8).map(|_| block(&mut numbers)).collect(),
         nearest: None,
+        contrast: None,
         constant: (numbers.normal() * channels as f64) as f32,
     }
 }
@@ -86,6 +87,19 @@ fn comparing(flow: &FoldedFlow) -> FoldedFlow {
         whitening: Some(numbers.matrix(channels, channels, whitening)),
         blocks: Vec::new(),
         nearest: Some(numbers.matrix(70, channels, 0.5)),
+        constant: 0.0,
+        ..flow.clone()
+    }
+}
+
+/// The level of a flow, contrasting in a random direction instead.
+fn contrasting(flow: &FoldedFlow) -> FoldedFlow {
+    let mut numbers = Numbers(98);
+    let channels = flow.channels;
+    FoldedFlow {
+        // Long enough that the map varies.
+        contrast: Some((numbers.vector(channels, 8.0 * (channels as f64).powf(-0.5)), -0.7)),
+        blocks: Vec::new(),
         constant: 0.0,
         ..flow.clone()
     }
@@ -118,6 +132,10 @@ fn log_likelihood(flow: &FoldedFlow, features: &Array3<f32>) -> Array2<f64> {
             };
             let least = vectors.rows().into_iter().map(square).fold(f64::INFINITY, f64::min);
             return -(0.01 + least / channels as f64).sqrt();
+        }
+        if let Some((direction, offset)) = &flow.contrast {
+            let product: f64 = direction.iter().zip(&x).map(|(d, x)| f64::from(*d) * x).sum();
+            return -(product + f64::from(*offset));
         }
         let mut sum_of_s = 0.0;
         for block in &flow.blocks {
@@ -159,6 +177,7 @@ fn manifest(size: Size, levels: Vec<LevelShape>) -> Manifest {
         calibration: Calibration {
             levels: vec![calibration; levels.len()],
             evidence: Evidence::Deviations,
+            strongest: 0.0,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             merging: 0,
@@ -232,9 +251,11 @@ pub(crate) fn exported_model_equals_the_definition(backbone: &Path, size: Size, 
         let output = format!("level{level}");
         levels.push(LevelShape { output, stride, rows: grid.0, columns: grid.1 });
     }
-    // One more, on what the last flow looks at.
-    flows.extend(flows.last().map(comparing));
-    levels.extend(levels.last().map(|level| LevelShape { output: "nearest".to_owned(), ..level.clone() }));
+    // Two more, on what the last flow looks at.
+    let last = flows[sources.len() - 1].clone();
+    flows.extend([comparing(&last), contrasting(&last)]);
+    let shape = levels[sources.len() - 1].clone();
+    levels.extend(["nearest", "contrast"].map(|output| LevelShape { output: output.to_owned(), ..shape.clone() }));
 
     let folder = tempfile::tempdir().unwrap();
     let writer = BundleWriter::new(&folder.path().join("bundle")).unwrap();

@@ -33,6 +33,7 @@ fn manifest(version: &str) -> Manifest {
         calibration: Calibration {
             levels: vec![calibrated_level(-1.0, 1.0, 1.0)],
             evidence: Evidence::Deviations,
+            strongest: 0.0,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             merging: 0,

@@ -69,6 +69,7 @@ pub(crate) fn write_bundle_of(target: &Path, version: &str, mean: f32, nodes: &[
         calibration: Calibration {
             levels: vec![calibrated_level(mean, 10.0, 1.0)],
             evidence: Evidence::Deviations,
+            strongest: 0.0,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             merging: 0,

@@ -75,6 +75,7 @@ fn manifest() -> Manifest {
         calibration: Calibration {
             levels: vec![calibrated; 2],
             evidence: Evidence::Deviations,
+            strongest: 0.0,
             smoothing_sigma: 0.0,
             minimum_area: 1,
             merging: 0,

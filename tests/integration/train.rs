@@ -1,6 +1,7 @@
 //! Training from pictures on disk to a verified bundle, with the real backbone.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -105,6 +106,38 @@ fn a_model_trained_with_known_defects_rejects_unseen_clear_defects() {
     assert!(rejected >= 7, "{rejected} of 8 clear defects were rejected");
     let accepted = verdicts(&bundle, &set.fresh_normals(12)).into_iter().filter(|v| *v == Verdict::Accept).count();
     assert!(accepted >= 8, "{accepted} of 12 normals were accepted");
+}
+
+#[test]
+fn known_defects_that_fill_the_wide_look_are_contrasted_with_normals() {
+    let folder = tempfile::tempdir().unwrap();
+    PartSet::write(folder.path(), 24, 4);
+    PartSet::write_shaded(folder.path(), 8);
+    let mut options = options(folder.path(), folder.path().join("bundle"));
+    options.settings.defects = 5;
+    options.settings.unseen = vec!["blot".into(), "scratch".into()];
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    let (levels, calibrated) = (&bundle.manifest.levels, &bundle.manifest.calibration.levels);
+    assert_eq!(levels.last().unwrap().output, "contrast_16");
+    assert_eq!(calibrated.iter().map(|l| l.or_previous).collect::<Vec<_>>(), [false, false, false, true, true]);
+    // The context says what it says through the contrast.
+    assert_eq!(calibrated.iter().map(|l| l.weight).collect::<Vec<_>>(), [0.25, 0.25, 0.25, 0.0, 0.25]);
+    assert_eq!(bundle.manifest.provenance.settings["contrast"], true);
+    let dataset = Dataset::open(folder.path(), None).unwrap();
+    let evaluation = evaluate(&bundle, &dataset, EvaluationOptions::default()).unwrap();
+    assert!(evaluation.per_defect["shade"].figures.image_auroc > 0.99);
+    // What is written beside the model for later says the same; the bench compares them.
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_linegate"));
+    let output = bench.args(["bench", "--naive", "--steps", "1", "--bundle"]).arg(&bundle.path).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+
+    // A further training starts from its flows, and small defects are contrasted with nothing.
+    options.from = Some(bundle.path.clone());
+    options.out = folder.path().join("second");
+    options.settings.unseen = vec!["shade".into()];
+    let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
+    assert_eq!(bundle.manifest.levels.len(), 4);
+    assert_eq!(bundle.manifest.provenance.settings["contrast"], false);
 }
 
 #[test]

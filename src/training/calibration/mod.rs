@@ -36,6 +36,7 @@ pub fn uncalibrated(levels: usize, settings: &Settings) -> Calibration {
     Calibration {
         levels: vec![level; levels],
         evidence: settings.evidence(),
+        strongest: settings.strongest,
         smoothing_sigma: settings.smoothing_sigma,
         minimum_area: 1,
         merging: 0,
@@ -77,8 +78,13 @@ pub struct Trial {
 /// Without any map.
 pub fn calibrate(normals: &[LogLikelihoodMaps], groups: &[usize], trial: &Trial, settings: &Settings) -> Calibration {
     let count = normals[0].levels.len();
-    // The levels are one a map, the one with context, the one that compares.
-    let context = (settings.context > 0).then(|| count.saturating_sub(1 + usize::from(settings.coreset > 0)));
+    // The levels are one a map, the one with context, the one that compares or the one that contrasts.
+    let beside = usize::from(settings.coreset > 0) + usize::from(settings.contrast);
+    let context = (settings.context > 0).then(|| count.saturating_sub(1 + beside));
+    let contrast = settings.contrast.then(|| count - 1);
+    // What contrasts takes up what the context says, and speaks for both.
+    let speaks = |level: usize| contrast.is_none() || Some(level) != context;
+    let speakers = (0..count).filter(|&level| speaks(level)).count();
     let moments: Vec<Vec<Moments>> =
         (0..count).map(|level| normals.iter().map(|maps| Moments::of(&maps.levels[level])).collect()).collect();
     let levels: Vec<LevelCalibration> = (0..count)
@@ -90,10 +96,10 @@ pub fn calibrate(normals: &[LogLikelihoodMaps], groups: &[usize], trial: &Trial,
             LevelCalibration {
                 mean,
                 deviation,
-                weight: 1.0 / count as f32,
+                weight: if speaks(level) { 1.0 / speakers as f32 } else { 0.0 },
                 // Of what is small the wider look sees little: averaged with the narrow one it would
                 // speak for the part (magnetic_tile, three seeds: image AUROC 0.865, so 0.877).
-                or_previous: Some(level) == context,
+                or_previous: [context, contrast].contains(&Some(level)),
                 normal_boundary: quantile,
                 abnormal_boundary: quantile - settings.margin * NORMALISER,
             }
@@ -251,6 +257,11 @@ mod tests {
     use super::*;
     use crate::config::Preset;
 
+    /// Settings of a training in which nothing was contrasted.
+    fn of_flows_alone() -> Settings {
+        Settings { contrast: false, ..Settings::preset(Preset::Standard) }
+    }
+
     /// A part whose log-likelihoods scatter as much as this part does, for parts differ.
     fn part(rng: &mut ChaCha8Rng) -> LogLikelihoodMaps {
         let scatter = 0.2 + 2.0 * rng.random::<f32>().powi(3);
@@ -270,7 +281,7 @@ mod tests {
     #[test]
     fn the_next_part_passes_the_highest_of_ten_once_in_eleven_times() {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
-        let settings = Settings::preset(Preset::Standard);
+        let settings = of_flows_alone();
         let rounds = 2_000;
         let passed = (0..rounds)
             .filter(|_| {
@@ -287,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_calibration_part_is_scored_by_the_constants_of_the_others() {
-        let settings = Settings::preset(Preset::Standard);
+        let settings = of_flows_alone();
         let flat = |low: f32| {
             let map = Array2::from_shape_fn((4, 4), |(r, c)| low + 0.1 * ((r + c) % 3) as f32);
             LogLikelihoodMaps { levels: vec![map] }
@@ -308,7 +319,7 @@ mod tests {
                 Array2::from_shape_fn((8, 8), |cell| if cell == (3, 3) { -3.0 - 7.0 * oddest } else { -3.0 }),
             ],
         };
-        let learned = learned(&[0.2, 0.3, 0.9].map(part), &Settings::preset(Preset::Standard));
+        let learned = learned(&[0.2, 0.3, 0.9].map(part), &of_flows_alone());
         for (level, oddest) in learned.levels.iter().zip([-3.3, -5.1]) {
             assert!(((level.mean - oddest) / level.deviation - ODDEST).abs() < 1e-4, "{level:?}");
         }
@@ -316,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_single_calibration_part_is_scored_by_its_own_constants() {
-        let calibration = learned(&[part(&mut ChaCha8Rng::seed_from_u64(1))], &Settings::preset(Preset::Standard));
+        let calibration = learned(&[part(&mut ChaCha8Rng::seed_from_u64(1))], &of_flows_alone());
         assert!(calibration.set.scores[0].is_finite(), "{:?}", calibration.set.scores);
     }
 
@@ -335,7 +346,7 @@ mod tests {
         };
         let patch: Vec<_> = (5..9).flat_map(|r| (5..9).map(move |c| (r, c))).collect();
         let trial = Trial { normals: vec![odd(&[(2, 2)]), odd(&[(11, 4)])], defects: vec![odd(&patch)] };
-        let settings = Settings { smoothing_sigma: 0.0, ..Settings::preset(Preset::Standard) };
+        let settings = Settings { smoothing_sigma: 0.0, ..of_flows_alone() };
         let tried = calibrate(&normals, &[0, 1, 2, 3], &trial, &settings);
         assert!(tried.minimum_area > 1, "{}", tried.minimum_area);
         assert_eq!(tried.merging, 0, "merging tells nothing here");

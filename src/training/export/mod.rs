@@ -1,6 +1,7 @@
 //! From backbone and trained flows to one ONNX file. The only room that knows ONNX's protobuf.
 
 mod backbone;
+mod contrast;
 mod efficientnet;
 mod error;
 mod file;

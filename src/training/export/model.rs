@@ -13,7 +13,7 @@ use super::graph::{
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{GraphProto, ModelProto};
 use super::splice::Backbone;
-use super::{file, flow, fused, naive, nearest};
+use super::{contrast, file, flow, fused, naive, nearest};
 use crate::bundle::MODEL_INPUT;
 use crate::inspection::Size;
 use crate::scoring::flow as operator;
@@ -88,6 +88,7 @@ impl ModelExport<'_> {
         for (level, (flow, output)) in flows.iter().zip(outputs).enumerate() {
             let (graph, features) = (&mut epilogue, (backbone.outputs[flow.source.map].as_str(), spec.layout));
             match form {
+                _ if flow.contrast.is_some() => contrast::append(graph, level, flow, features, output),
                 FlowForm::Standard | FlowForm::Naive(_) if flow.nearest.is_some() => {
                     nearest::append(graph, level, flow, features, backbone.opset, output);
                 }
@@ -215,6 +216,12 @@ fn check_flow(flow: &FoldedFlow) -> Result<(), String> {
             return Err(format!("it compares with {} vectors and has {} blocks", vectors.nrows(), flow.blocks.len()));
         }
         check_array("nearest", vectors, &[vectors.nrows(), channels])?;
+    }
+    if let Some((direction, offset)) = &flow.contrast {
+        if !flow.blocks.is_empty() || flow.nearest.is_some() || !offset.is_finite() {
+            return Err(format!("it contrasts with an offset of {offset} and has something else beside"));
+        }
+        check_array("direction", direction, &[channels])?;
     }
     let second = channels / 2;
     let hidden = flow.blocks.first().map_or(0, |block| block.w1.ncols());

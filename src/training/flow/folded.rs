@@ -16,7 +16,8 @@ use crate::training::features::{ChannelStatistics, Source};
 /// 4. `log_likelihood = (constant - 0.5 * |x|² + sum of s over all blocks) / C`.
 ///
 /// Or, of a level that compares instead (`nearest`), in place of 3 and 4: `-sqrt(0.01 + d² / C)`, where `d` is the
-/// distance of `x`, cut off at ±8, to the nearest of those vectors.
+/// distance of `x`, cut off at ±8, to the nearest of those vectors. Or, of one that contrasts (`contrast`):
+/// `-(x · direction + offset)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoldedFlow {
     /// Rows of the grid.
@@ -33,10 +34,12 @@ pub struct FoldedFlow {
     pub input_shift: Array1<f32>,
     /// `[C, C]`.
     pub whitening: Option<Array2<f32>>,
-    /// In order; none with `nearest`.
+    /// In order; none with `nearest` or `contrast`.
     pub blocks: Vec<FoldedBlock>,
     /// `[vector, C]`.
     pub nearest: Option<Array2<f32>>,
+    /// Direction `[C]` and offset.
+    pub contrast: Option<(Array1<f32>, f32)>,
     /// `-C ln sqrt(2 pi)` plus every log-determinant that does not depend on x.
     pub constant: f32,
 }
@@ -108,6 +111,17 @@ impl FoldedFlow {
         Self { nearest: Some(vectors), ..Self::empty(grid, source, statistics) }
     }
 
+    /// A level that contrasts in a direction `[C]`, with an offset, made by the same `statistics`.
+    pub fn contrast(
+        (direction, offset): (&[f32], f32),
+        grid: (usize, usize),
+        source: Source,
+        statistics: &ChannelStatistics,
+    ) -> Self {
+        let contrast = Some((Array1::from(direction.to_vec()), offset));
+        Self { contrast, ..Self::empty(grid, source, statistics) }
+    }
+
     fn empty((rows, columns): (usize, usize), source: Source, statistics: &ChannelStatistics) -> Self {
         let input_scale: Array1<f32> = statistics.deviation.iter().map(|d| 1.0 / d).collect();
         Self {
@@ -120,6 +134,7 @@ impl FoldedFlow {
             whitening: statistics.whitening.clone(),
             blocks: Vec::new(),
             nearest: None,
+            contrast: None,
             constant: 0.0,
         }
     }

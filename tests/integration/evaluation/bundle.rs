@@ -62,6 +62,7 @@ fn manifest(known_defects: Vec<UsedDefect>) -> Manifest {
         calibration: Calibration {
             levels: vec![calibrated; 2],
             evidence: Evidence::Deviations,
+            strongest: 0.0,
             smoothing_sigma: 0.0,
             minimum_area: 2,
             merging: 0,

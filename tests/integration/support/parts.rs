@@ -90,6 +90,25 @@ impl PartSet {
         Self
     }
 
+    /// Adds test defects of a large type to a set: the right half of the part lies in the shade.
+    pub(crate) fn write_shaded(root: &Path, count: usize) {
+        let (pictures, masks) = (root.join("test/shade"), root.join("ground_truth/shade"));
+        std::fs::create_dir_all(&pictures).unwrap();
+        std::fs::create_dir_all(&masks).unwrap();
+        let (width, height) = (SIZE.width as u32, SIZE.height as u32);
+        let shaded = |at: usize| at % SIZE.width >= SIZE.width / 2;
+        for i in 0..count {
+            let part = normal(50_000 + i as u64);
+            let dim = |(at, &v): (usize, &u8)| if shaded(at / 3) { v / 2 } else { v };
+            let rgb: Vec<u8> = part.rgb().iter().enumerate().map(dim).collect();
+            let mask: Vec<u8> = (0..SIZE.width * SIZE.height).map(|at| if shaded(at) { 255 } else { 0 }).collect();
+            let file = pictures.join(format!("{i:03}.png"));
+            image::save_buffer(file, &rgb, width, height, image::ColorType::Rgb8).unwrap();
+            let file = masks.join(format!("{i:03}_mask.png"));
+            image::save_buffer(file, &mask, width, height, image::ColorType::L8).unwrap();
+        }
+    }
+
     /// Normals that are in no folder.
     pub(crate) fn fresh_normals(&self, count: usize) -> Vec<Picture> {
         (0..count).map(|i| normal(30_000 + i as u64)).collect()
