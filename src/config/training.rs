@@ -101,7 +101,8 @@ pub struct TrainingConfig {
     /// Quantile of the normals' log-likelihood that is the normal boundary (paper: beta, 0.01);
     /// within 0 to 1, both excluded.
     pub boundary_quantile: Option<f64>,
-    /// Distance from the normal to the abnormal boundary (paper: tau, 0.1), 0 to 100.
+    /// Distance from the normal to the abnormal boundary (paper: tau, 0.1), 0 to 100. 0.3 by itself, and 0.1 at most where
+    /// fewer than five defects are known.
     pub margin: Option<f64>,
     /// Optimiser steps per level, 1 to 10000000.
     pub steps: Option<usize>,
@@ -129,7 +130,8 @@ pub struct TrainingConfig {
     pub coreset: Option<usize>,
     /// Whether, from five known defects on, one more level contrasts those that fill the average of `context` with normals.
     pub contrast: Option<bool>,
-    /// Share of a cell's score that is what the level that says most of it says, 0 to 1; the rest is the levels' mean.
+    /// From five known defects on, share of a cell's score that is what the level that says most of it says, 0 to 1; the rest
+    /// is the levels' mean.
     pub strongest: Option<f64>,
     /// Pictures made from known defects by copy-paste (invented ones where none are known), 0 to
     /// 100000.
