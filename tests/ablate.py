@@ -21,6 +21,8 @@ VARIANTS = {
     "fast": ("", ["--preset", "fast"]),
     "features not whitened": ("whiten = false", []),
     "no context level": ("context = 0", []),
+    "large defects not contrasted": ("contrast = false", []),
+    "no share for the strongest level": ("strongest = 0.0", []),
     "no neighbourhood pooling": ("pooling = 1", []),
     "evidence without bound": ("ceiling = 0", []),
     "no normals beside defects": ("beside_pixels = 0", []),
