@@ -118,19 +118,7 @@ pub(super) fn to_rows_and_columns(
             features = transpose(graph, &features, &name("channels_first"), [0, 3, 1, 2]);
             layout = Layout::Nchw;
         }
-        // Along the rows, then along the columns: the average of averages is the average, as the cells
-        // inside the map are a rectangle; and 2 n cells are read for n².
-        let (side, margin) = (pooling as i64, (pooling / 2) as i64);
-        for (part, height, width) in [("pooled_rows", side, 1), ("pooled", 1, side)] {
-            let (above, beside) = if height > 1 { (margin, 0) } else { (0, margin) };
-            let attributes = vec![
-                integer_attribute("count_include_pad", 0),
-                integers_attribute("kernel_shape", &[height, width]),
-                integers_attribute("pads", &[above, beside, above, beside]),
-                integers_attribute("strides", &[1; 2]),
-            ];
-            features = graph.node("AveragePool", &[&features], &name(part), attributes);
-        }
+        features = append_average(graph, &name("pooled"), pooling, &features);
     }
     if let Some([scale, shift, mean, variance]) = standardise {
         let attributes = vec![float_attribute("epsilon", 0.0)];
@@ -141,6 +129,25 @@ pub(super) fn to_rows_and_columns(
         Layout::Nhwc => features,
         Layout::Nchw => transpose(graph, &features, &name("channels_last"), [0, 2, 3, 1]),
     }
+}
+
+/// The average over `pooling` x `pooling` cells around each, channels first; `name` is what it is called.
+pub(super) fn append_average(graph: &mut GraphBuilder, name: &str, pooling: usize, features: &str) -> String {
+    // Along the rows, then along the columns: the average of averages is the average, as the cells
+    // inside the map are a rectangle; and 2 n cells are read for n².
+    let (side, margin) = (pooling as i64, (pooling / 2) as i64);
+    let mut features = features.to_owned();
+    for (part, height, width) in [(format!("{name}_rows"), side, 1), (name.to_owned(), 1, side)] {
+        let (above, beside) = if height > 1 { (margin, 0) } else { (0, margin) };
+        let attributes = vec![
+            integer_attribute("count_include_pad", 0),
+            integers_attribute("kernel_shape", &[height, width]),
+            integers_attribute("pads", &[above, beside, above, beside]),
+            integers_attribute("strides", &[1; 2]),
+        ];
+        features = graph.node("AveragePool", &[&features], &part, attributes);
+    }
+    features
 }
 
 /// Whitens standardised rows where the flow does; `name` is that of the matrix.
