@@ -90,7 +90,7 @@ fn verdicts(bundle: &Bundle, pictures: &[linegate::inspection::Picture]) -> Vec<
 #[test]
 fn a_model_trained_with_known_defects_rejects_unseen_clear_defects() {
     let folder = tempfile::tempdir().unwrap();
-    let set = PartSet::write(folder.path(), 32, 8);
+    let set = PartSet::write(folder.path(), 64, 8);
     let mut options = options(folder.path(), folder.path().join("out/bundle"));
     options.settings.defects = 5;
     let bundle = train(&options, &Silent, &AtomicBool::new(false)).unwrap();
@@ -323,7 +323,9 @@ fn a_warm_start_goes_on_from_the_old_flows_and_calibrates_on_what_they_do_not_kn
     let expected = log_likelihoods(&old, &pictures);
     let difference = |bundle| {
         let found = log_likelihoods(bundle, &pictures);
-        found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        // Of a log-likelihood far off its share counts: the wide look at so few pictures gives thousands.
+        let share = |(a, b): (&f32, &f32)| (a - b).abs() / (b.abs() / 10.0).max(1.0);
+        found.iter().zip(&expected).map(share).fold(0.0, f32::max)
     };
     assert!(difference(&warm) < 5e-3, "{}", difference(&warm));
     assert!(difference(&afresh) > 0.1, "{}", difference(&afresh));
