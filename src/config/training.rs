@@ -128,7 +128,7 @@ pub struct TrainingConfig {
     /// Vectors of training normals that cells are compared with where fewer than five defects are known, up to
     /// 65536; 0 leaves that level out.
     pub coreset: Option<usize>,
-    /// Whether, from five known defects on, one more level contrasts those that fill the average of `context` with normals.
+    /// Whether, from five known defects with masks on, one more level contrasts those that fill the average of `context` with normals.
     pub contrast: Option<bool>,
     /// From five known defects on, share of a cell's score that is what the level that says most of it says, 0 to 1; the rest
     /// is the levels' mean.

@@ -63,7 +63,7 @@ pub struct Settings {
     #[serde(default)]
     pub coreset: usize,
     /// Whether known defects that fill the average of `context` are contrasted with normals, a level of its own, where
-    /// five or more are known. Afterwards whether they were.
+    /// five or more are known, all with masks. Afterwards whether they were.
     #[serde(default)]
     pub contrast: bool,
     /// Optimiser steps; none makes `passes`.
