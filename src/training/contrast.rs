@@ -3,7 +3,7 @@
 //! Of a handful of known defects a flow learns to keep away from where they lie; what they have in common, and the
 //! next one will have too, it hardly learns. A linear classifier learns nothing but that: on wide averages of
 //! whitened features it told the pixels of magnetic_tile's large defects better than the flow beside it (seeds 1 to 3,
-//! all pixels 0.90 for 0.88). It is blind to every other kind of defect, so it may only add to what that flow says.
+//! all pixels, computed on features, 0.90 for 0.88). It is blind to every other kind of defect, so it may only add to what that flow says.
 
 use ndarray::{Array1, Array2, Axis};
 use rand::Rng;
