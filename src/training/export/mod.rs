@@ -13,6 +13,7 @@ mod model;
 mod naive;
 mod nearest;
 mod observe;
+mod pack;
 mod pickle;
 mod quantise;
 mod rebuild;

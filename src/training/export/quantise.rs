@@ -13,6 +13,7 @@ use super::error::ExportError;
 use super::graph::{Axis, GraphBuilder, integer_attribute, tensor_info};
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use super::pack::{GROUP, Packed};
 use super::splice::Backbone;
 use crate::inspection::Size;
 use crate::scoring::BackboneSpec;
@@ -94,9 +95,11 @@ pub fn quantise_backbone(
     // is only read by convolutions (a sum, the image) stays as it is for all others.
     let said: HashSet<&str> = convolutions.iter().map(Convolution::said).collect();
     let constants: HashMap<&str, &TensorProto> = read.graph.initializer.iter().map(|t| (t.name(), t)).collect();
+    // Only of the image the width is known.
+    let in_groups = size.width.is_multiple_of(GROUP);
     let mut made = Vec::new();
     if builder.scales.contains_key(&read.input) {
-        made.extend(builder.pair(&read.input, &read.input));
+        made.extend(builder.pair(&read.input, &read.input, None));
     }
     for (place, node) in read.graph.node.iter().enumerate() {
         if needless.contains(&place) {
@@ -104,9 +107,11 @@ pub fn quantise_backbone(
         }
         let mut node = node.clone();
         if let Some(convolution) = by_node.get(&place) {
-            made.extend(builder.weights(&mut node, convolution, &constants));
+            let packed = shape(constants[node.input[1].as_str()]);
+            let packed = Packed::of(&node, &packed).filter(|_| convolution.input == read.input && in_groups);
+            made.extend(builder.weights(&mut node, convolution, packed.as_ref(), &constants));
             made.push(node);
-            made.extend(builder.pair(&convolution.output, convolution.said()));
+            made.extend(builder.pair(&convolution.output, convolution.said(), packed.as_ref()));
             continue;
         }
         for input in &mut node.input {
@@ -118,7 +123,7 @@ pub fn quantise_backbone(
         made.push(node);
         for output in outputs {
             if builder.scales.contains_key(&output) {
-                made.extend(builder.pair(&output, &output));
+                made.extend(builder.pair(&output, &output, None));
             }
         }
     }
@@ -139,6 +144,11 @@ pub fn quantise_backbone(
     };
     let spec = BackboneSpec { name: format!("{}_int8", spec.name), input: read.input, ..spec.clone() };
     backbone::write(out, &spec, graph, read.origin)
+}
+
+/// What the integers of a tensor are called.
+fn integers_of(tensor: &str) -> String {
+    format!("{tensor}/integers")
 }
 
 /// What the values of a tensor are called when they have been integers.
@@ -200,6 +210,11 @@ pub(super) fn tensors(convolutions: &[Convolution]) -> Vec<String> {
     all.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// A constant's lengths.
+fn shape(constant: &TensorProto) -> Vec<usize> {
+    constant.dims.iter().map(|&length| usize::try_from(length).unwrap_or(0)).collect()
+}
+
 /// A constant's numbers, where it holds 32-bit floats.
 pub(super) fn floats(constant: &TensorProto) -> Option<Vec<f32>> {
     if constant.data_type() != DataType::Float as i32 {
@@ -237,22 +252,32 @@ impl Quantiser {
         self.scales.entry(tensor.to_owned()).or_insert((scale, (-low / scale).round().clamp(0.0, 255.0) as u8));
     }
 
-    /// The nodes that make `tensor`, computed as `from`, integers and values again.
-    fn pair(&mut self, from: &str, tensor: &str) -> Vec<NodeProto> {
+    /// The nodes that make `tensor`, computed as `from` (groups of pixels where it was `packed`), integers and
+    /// values again.
+    fn pair(&mut self, from: &str, tensor: &str, packed: Option<&Packed>) -> Vec<NodeProto> {
         let (scale, zero) = self.scales[tensor];
         let scale = self.added.floats(&format!("{tensor}/scale"), &[], [scale]);
         let zero = self.added.byte(&format!("{tensor}/zero"), zero);
         let mut nodes = GraphBuilder::default();
-        let integers = nodes.node("QuantizeLinear", &[from, &scale, &zero], &format!("{tensor}/integers"), vec![]);
+        let integers = integers_of(tensor);
+        if let Some(packed) = packed {
+            let groups = format!("{tensor}/of_groups");
+            nodes.node("QuantizeLinear", &[from, &scale, &zero], &groups, vec![]);
+            packed.spread(&mut nodes, &groups, &integers);
+        } else {
+            nodes.node("QuantizeLinear", &[from, &scale, &zero], &integers, vec![]);
+        }
+        self.added.constants.append(&mut nodes.constants);
         nodes.node("DequantizeLinear", &[&integers, &scale, &zero], &value_of(tensor), vec![]);
         nodes.nodes
     }
 
-    /// Has a convolution read integers; the nodes that its weights and bias need.
+    /// Has a convolution read integers, in groups of pixels where it is `packed`; the nodes that it then needs.
     fn weights(
         &mut self,
         node: &mut NodeProto,
         convolution: &Convolution,
+        packed: Option<&Packed>,
         constants: &HashMap<&str, &TensorProto>,
     ) -> Vec<NodeProto> {
         let name = node.output[0].clone();
@@ -262,7 +287,7 @@ impl Quantiser {
         let each = (values.len() / channels).max(1);
         let bias = node.input.get(2).filter(|bias| !bias.is_empty()).map(|bias| constants[bias.as_str()]);
         let bias = bias.map(|bias| floats(bias).unwrap_or_default());
-        let (input_scale, _) = self.scales[&convolution.input];
+        let (input_scale, input_zero) = self.scales[&convolution.input];
         // Of the products' own unit, as the sums are. Where next to nothing is weighted, that unit must be
         // large enough for the bias all the same; a channel of nothing but zeros may have any.
         let scale = |(channel, weights): (usize, &[f32])| {
@@ -276,21 +301,37 @@ impl Quantiser {
         for (weights, scale) in values.chunks(each).zip(&scales) {
             integers.extend(weights.iter().map(|weight| (weight / scale).round() as i8));
         }
-        let per_channel = || vec![integer_attribute("axis", 0)];
+        let biases = bias.map(|bias| {
+            let units = scales.iter().map(|scale| scale * input_scale);
+            bias.iter().zip(units).map(|(value, unit)| (value / unit).round() as i32).collect::<Vec<_>>()
+        });
         let mut nodes = GraphBuilder::default();
-        let dims: Vec<usize> = weight.dims.iter().map(|&length| usize::try_from(length).unwrap_or(0)).collect();
+        let mut input = value_of(&convolution.input);
+        let (dims, integers, scales, biases) = match packed {
+            None => (shape(weight), integers, scales, biases),
+            Some(packed) => {
+                node.attribute = packed.attributes();
+                let groups = packed.gather(&mut nodes, &integers_of(&convolution.input));
+                let scale = self.added.floats(&format!("{groups}/scale"), &[], [input_scale]);
+                let zero = self.added.byte(&format!("{groups}/zero"), input_zero);
+                input = nodes.node("DequantizeLinear", &[&groups, &scale, &zero], &value_of(&groups), vec![]);
+                let (dims, integers) = packed.weights(&integers);
+                (dims.to_vec(), integers, packed.each(&scales), biases.map(|biases| packed.each(&biases)))
+            }
+        };
+        let per_channel = || vec![integer_attribute("axis", 0)];
         let integers = self.added.bytes(&format!("{name}/weight_integers"), &dims, &integers);
-        let scale = self.added.floats(&format!("{name}/weight_scale"), &[channels], scales.iter().copied());
+        let scale = self.added.floats(&format!("{name}/weight_scale"), &[scales.len()], scales.iter().copied());
         let weight = format!("{name}/weight");
         nodes.node("DequantizeLinear", &[&integers, &scale], &weight, per_channel());
-        if let Some(bias) = bias {
-            let units: Vec<f32> = scales.iter().map(|scale| scale * input_scale).collect();
-            let integers = bias.iter().zip(&units).map(|(value, unit)| (value / unit).round() as i32);
-            let integers = self.added.whole(&format!("{name}/bias_integers"), integers);
-            let unit = self.added.floats(&format!("{name}/bias_unit"), &[channels], units.iter().copied());
+        if let Some(biases) = biases {
+            let units = scales.iter().map(|scale| scale * input_scale);
+            let unit = self.added.floats(&format!("{name}/bias_unit"), &[scales.len()], units);
+            let integers = self.added.whole(&format!("{name}/bias_integers"), biases);
             node.input[2] = nodes.node("DequantizeLinear", &[&integers, &unit], &format!("{name}/bias"), per_channel());
         }
-        node.input[0] = value_of(&convolution.input);
+        self.added.constants.append(&mut nodes.constants);
+        node.input[0] = input;
         node.input[1] = weight;
         nodes.nodes
     }
@@ -320,7 +361,7 @@ mod tests {
         let constants = graph.initializer.iter().map(|constant| (constant.name(), constant)).collect();
         let mut quantiser = Quantiser { added: GraphBuilder::default(), scales: HashMap::new() };
         quantiser.range("x", ValueRange { low: 0.0, high: 6.0 }, None);
-        quantiser.weights(&mut graph.node[0].clone(), convolution, &constants);
+        quantiser.weights(&mut graph.node[0].clone(), convolution, None, &constants);
         let raw = |name: &str| {
             let found = quantiser.added.constants.iter().find(|constant| constant.name() == name).unwrap();
             found.raw_data.clone().unwrap()
