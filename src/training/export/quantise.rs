@@ -129,7 +129,8 @@ pub fn quantise_backbone(
     }
     let mut ends = GraphBuilder::default();
     for (output, name) in read.outputs.iter().zip(&spec.outputs) {
-        let from = if said.contains(output.as_str()) { value_of(output) } else { output.clone() };
+        // What the next convolution reads as integers is a map as these: then a sum is one operator on integers.
+        let from = if builder.scales.contains_key(output) { value_of(output) } else { output.clone() };
         ends.node("Identity", &[&from], name, vec![]);
     }
     let used: HashSet<&String> = made.iter().flat_map(|node| &node.input).collect();
