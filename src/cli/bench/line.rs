@@ -56,6 +56,8 @@ struct Run {
     latency_ms: Percentiles,
     /// Where it goes, means.
     split_ms: Split,
+    /// The same of the slowest hundredth.
+    slowest_split_ms: Split,
     /// Frames that were shed, late or lost.
     not_inspected: usize,
     /// Copies of a frame at full size, mean.
@@ -199,6 +201,11 @@ impl LineCost {
                 run.share[1],
                 run.memory_mib
             );
+            let Split { queue, batch, infer, decide, deliver } = run.slowest_split_ms;
+            println!(
+                "{:>68}  {queue:5.1}  {batch:5.1}  {infer:5.1}  {decide:6.1}  {deliver:7.1}",
+                "its slowest hundredth"
+            );
         }
     }
 }
@@ -224,21 +231,27 @@ impl Alone {
 }
 
 impl Split {
-    fn add(&mut self, latency: Latency, deliver_ms: f64) {
-        self.queue += latency.queue_ms;
-        self.batch += latency.batch_ms;
-        self.infer += latency.infer_ms;
-        self.decide += latency.decide_ms;
-        self.deliver += deliver_ms;
+    fn of(latency: Latency, deliver: f64) -> Self {
+        let Latency { queue_ms: queue, batch_ms: batch, infer_ms: infer, decide_ms: decide, .. } = latency;
+        Self { queue, batch, infer, decide, deliver }
     }
 
-    fn by(self, count: f64) -> Self {
+    fn mean<'a>(all: impl ExactSizeIterator<Item = &'a Self>) -> Self {
+        let count = all.len().max(1) as f64;
+        let sum = all.fold(Self::default(), |sum, one| Self {
+            queue: sum.queue + one.queue,
+            batch: sum.batch + one.batch,
+            infer: sum.infer + one.infer,
+            decide: sum.decide + one.decide,
+            deliver: sum.deliver + one.deliver,
+        });
+        let Self { queue, batch, infer, decide, deliver } = sum;
         Self {
-            queue: self.queue / count,
-            batch: self.batch / count,
-            infer: self.infer / count,
-            decide: self.decide / count,
-            deliver: self.deliver / count,
+            queue: queue / count,
+            batch: batch / count,
+            infer: infer / count,
+            decide: decide / count,
+            deliver: deliver / count,
         }
     }
 }
@@ -275,7 +288,7 @@ fn run(wish: &Wish<'_>, cameras: usize, frames_per_second: f64, duration: Durati
     })?;
     let began = Instant::now();
     let mut counted: Option<(Instant, f64)> = None;
-    let (mut latencies, mut split_ms) = (Vec::new(), Split::default());
+    let mut latencies: Vec<(f64, Split)> = Vec::new();
     let mut scored = vec![0usize; cameras];
     let mut not_inspected = 0;
     let whole = WARM_UP + duration;
@@ -290,8 +303,8 @@ fn run(wish: &Wish<'_>, cameras: usize, frames_per_second: f64, duration: Durati
             continue;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as i64;
-        latencies.push((now - decision.captured_us) as f64 / 1e3);
-        split_ms.add(decision.latency, (now - decision.decided_us) as f64 / 1e3);
+        let split = Split::of(decision.latency, (now - decision.decided_us) as f64 / 1e3);
+        latencies.push(((now - decision.captured_us) as f64 / 1e3, split));
         let camera = decision.camera.strip_prefix("camera").and_then(|number| number.parse::<usize>().ok());
         if let Some(count) = camera.and_then(|camera| scored.get_mut(camera)) {
             *count += 1;
@@ -304,8 +317,9 @@ fn run(wish: &Wish<'_>, cameras: usize, frames_per_second: f64, duration: Durati
     let summary = line.stop();
     ensure!(summary.is_whole(), "the line lost something: {}", serde_json::to_string(&summary)?);
     ensure!(!latencies.is_empty(), "no frame was scored in {seconds:.0} s");
-    latencies.sort_by(f64::total_cmp);
-    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share).round() as usize];
+    latencies.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share).round() as usize].0;
+    let slowest = &latencies[latencies.len() - latencies.len().div_ceil(100)..];
     let mean = latencies.len() as f64 / cameras as f64;
     let share = |count: Option<&usize>| count.map_or(0.0, |&count| count as f64 / mean);
     Ok(Run {
@@ -316,7 +330,8 @@ fn run(wish: &Wish<'_>, cameras: usize, frames_per_second: f64, duration: Durati
         frames_per_second: latencies.len() as f64 / seconds,
         cpu_ms: cpu * 1e3 / latencies.len() as f64,
         latency_ms: Percentiles { p50: at(0.5), p99: at(0.99) },
-        split_ms: split_ms.by(latencies.len() as f64),
+        split_ms: Split::mean(latencies.iter().map(|(_, split)| split)),
+        slowest_split_ms: Split::mean(slowest.iter().map(|(_, split)| split)),
         not_inspected,
         copies_a_frame: summary.stats.copied as f64 / summary.stats.frames.max(1) as f64,
         share: [share(scored.iter().min()), share(scored.iter().max())],

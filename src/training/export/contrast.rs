@@ -2,6 +2,7 @@
 
 use super::flow::append_average;
 use super::graph::GraphBuilder;
+use super::model::Place;
 use crate::scoring::Layout;
 use crate::training::flow::FoldedFlow;
 
@@ -9,13 +10,8 @@ use crate::training::flow::FoldedFlow;
 ///
 /// All of it is linear, so features are projected first and a single channel is averaged: to average all of them
 /// would cost a hundred times as much.
-pub(super) fn append(
-    graph: &mut GraphBuilder,
-    level: usize,
-    flow: &FoldedFlow,
-    (features, layout): (&str, Layout),
-    output: &str,
-) {
+pub(super) fn append(graph: &mut GraphBuilder, place: Place<'_>, flow: &FoldedFlow) {
+    let Place { level, features, layout, output, .. } = place;
     let Some((direction, offset)) = &flow.contrast else { return };
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let name = |part: &str| format!("contrast{level}/{part}");

@@ -6,6 +6,7 @@
 use ndarray::Array2;
 
 use super::graph::{GraphBuilder, float_attribute, integer_attribute, integers_attribute};
+use super::model::Place;
 use crate::scoring::Layout;
 use crate::scoring::flow::CLAMP;
 use crate::training::flow::{FoldedBlock, FoldedFlow};
@@ -15,19 +16,13 @@ use crate::training::flow::{FoldedBlock, FoldedFlow};
 /// about 0.7 GiB at 1104x928.
 const FOLDED_CELLS: usize = 8192;
 
-/// Adds the nodes of one flow. `features` is the level's map of `layout`, `output` the name of the
-/// log-likelihood map, f32 `[batch, row, column]`.
-pub(super) fn append(
-    graph: &mut GraphBuilder,
-    level: usize,
-    flow: &FoldedFlow,
-    (features, layout): (&str, Layout),
-    output: &str,
-) {
+/// Adds the nodes of one flow, whose map is f32 `[batch, row, column]`.
+pub(super) fn append(graph: &mut GraphBuilder, place: Place<'_>, flow: &FoldedFlow) {
+    let Place { level, output, .. } = place;
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let cells = rows * columns;
     let name = |part: &str| format!("flow{level}/{part}");
-    let mut x = append_rows(graph, level, flow, (features, layout));
+    let mut x = append_rows(graph, place, flow);
     let second = channels / 2;
     let halves = graph.integers(&name("halves"), &[(channels - second) as i64, second as i64]);
     let scale_and_shift = graph.integers(&name("scale_and_shift"), &[second as i64; 2]);
@@ -65,12 +60,8 @@ pub(super) fn append(
 }
 
 /// Adds what makes of a level's map its flow's input, `[batch * cell, C]`.
-pub(super) fn append_rows(
-    graph: &mut GraphBuilder,
-    level: usize,
-    flow: &FoldedFlow,
-    (features, layout): (&str, Layout),
-) -> String {
+pub(super) fn append_rows(graph: &mut GraphBuilder, place: Place<'_>, flow: &FoldedFlow) -> String {
+    let Place { level, layout, .. } = place;
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let name = |part: &str| format!("flow{level}/{part}");
     let scale = graph.floats(&name("scale"), &[channels], flow.input_scale.iter().copied());
@@ -82,7 +73,7 @@ pub(super) fn append_rows(
         let one = graph.floats(&name("one"), &[channels], vec![1.0; channels]);
         [scale.clone(), shift.clone(), zero, one]
     });
-    let features = to_rows_and_columns(graph, level, flow.source.pooling, (features, layout), standardise.as_ref());
+    let features = to_rows_and_columns(graph, place, flow.source.pooling, standardise.as_ref());
 
     // 0 keeps the batch axis: were the map of another size than the flow's grid, the Reshape would
     // fail instead of mixing cells of different pictures.
@@ -102,17 +93,16 @@ pub(super) fn append_rows(
 /// or is averaged, standardised, too.
 pub(super) fn to_rows_and_columns(
     graph: &mut GraphBuilder,
-    level: usize,
+    place: Place<'_>,
     pooling: usize,
-    (features, layout): (&str, Layout),
     standardise: Option<&[String; 4]>,
 ) -> String {
+    let Place { level, features, mut layout, .. } = place;
     let name = |part: &str| format!("flow{level}/{part}");
     let transpose = |graph: &mut GraphBuilder, from: &str, to: &str, order: [i64; 4]| {
         graph.node("Transpose", &[from], to, vec![integers_attribute("perm", &order)])
     };
     let mut features = features.to_owned();
-    let mut layout = layout;
     if pooling > 1 {
         if layout == Layout::Nhwc {
             features = transpose(graph, &features, &name("channels_first"), [0, 3, 1, 2]);

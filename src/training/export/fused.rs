@@ -3,18 +3,13 @@
 use ndarray::Dimension;
 
 use super::graph::{GraphBuilder, float_attribute, integer_attribute, integers_attribute};
+use super::model::Place;
 use crate::scoring::{Layout, flow as operator};
 use crate::training::flow::{FoldedBlock, FoldedFlow};
 
-/// Adds the node of one flow. `features` is the level's map of `layout`, `output` the name of the
-/// log-likelihood map, f32 `[batch, row, column]`.
-pub(super) fn append(
-    graph: &mut GraphBuilder,
-    level: usize,
-    flow: &FoldedFlow,
-    (features, layout): (&str, Layout),
-    output: &str,
-) {
+/// Adds the node of one flow, whose map is f32 `[batch, row, column]`.
+pub(super) fn append(graph: &mut GraphBuilder, place: Place<'_>, flow: &FoldedFlow) {
+    let Place { level, features, layout, output, .. } = place;
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let name = |part: &str| format!("flow{level}/{part}");
     let features = match layout {

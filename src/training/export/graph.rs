@@ -67,6 +67,16 @@ impl GraphBuilder {
         output.to_owned()
     }
 
+    /// Adds a reduction over the last of two axes, which stays as length 1.
+    pub(super) fn reduce(&mut self, operator: &str, x: &str, axes_as_input: bool, output: &str) -> String {
+        if axes_as_input {
+            let axes = self.integers(&format!("{output}_axes"), &[1]);
+            self.node(operator, &[x, &axes], output, vec![])
+        } else {
+            self.node(operator, &[x], output, vec![integers_attribute("axes", &[1])])
+        }
+    }
+
     /// Adds a node with several outputs; it bears the first one's name.
     pub(super) fn node_with_outputs(
         &mut self,

@@ -44,3 +44,5 @@ pub use tile::{Tiling, tile_backbone};
 const IR_VERSION: i64 = 8;
 /// Opset from which a Split into equal parts says how many.
 const SPLIT_COUNTS_ITSELF: i64 = 18;
+/// Opset from which all reductions take their axes as an input.
+const AXES_AS_INPUT: i64 = 18;

@@ -49,6 +49,21 @@ pub enum FlowForm<'a> {
     Naive(&'a [&'a Flow]),
 }
 
+/// Where a level stands in the graph.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Its number, which goes into the names of its nodes.
+    pub(super) level: usize,
+    /// The backbone's map that it looks at.
+    pub(super) features: &'a str,
+    /// Of that map.
+    pub(super) layout: Layout,
+    /// Version of the standard operators.
+    pub(super) opset: i64,
+    /// Name of its own map.
+    pub(super) output: &'a str,
+}
+
 impl ModelExport<'_> {
     /// Writes one ONNX file that turns camera pixels into log-likelihood maps.
     ///
@@ -86,17 +101,17 @@ impl ModelExport<'_> {
         append_preprocessing(&mut prologue, spec, &backbone.input);
         let mut epilogue = GraphBuilder::default();
         for (level, (flow, output)) in flows.iter().zip(outputs).enumerate() {
-            let (graph, features) = (&mut epilogue, (backbone.outputs[flow.source.map].as_str(), spec.layout));
+            let features = &backbone.outputs[flow.source.map];
+            let place = Place { level, features, layout: spec.layout, opset: backbone.opset, output };
+            let graph = &mut epilogue;
             match form {
-                _ if flow.contrast.is_some() => contrast::append(graph, level, flow, features, output),
+                _ if flow.contrast.is_some() => contrast::append(graph, place, flow),
                 FlowForm::Standard | FlowForm::Naive(_) if flow.nearest.is_some() => {
-                    nearest::append(graph, level, flow, features, backbone.opset, output);
+                    nearest::append(graph, place, flow)
                 }
-                FlowForm::Standard => flow::append(graph, level, flow, features, output),
-                FlowForm::Processor => fused::append(graph, level, flow, features, output),
-                FlowForm::Naive(unfolded) => {
-                    naive::append(graph, level, (unfolded[level], flow), features, backbone.opset, output);
-                }
+                FlowForm::Standard => flow::append(graph, place, flow),
+                FlowForm::Processor => fused::append(graph, place, flow),
+                FlowForm::Naive(unfolded) => naive::append(graph, place, (unfolded[level], flow)),
             }
         }
         let batch = || Axis::named("batch");

@@ -1,30 +1,23 @@
 //! A flow as ONNX nodes with nothing folded, as a framework would export it: the condition beside the
 //! features of every cell, a layer of its own for the global affine map. For comparison only.
 
+use super::AXES_AS_INPUT;
 use super::flow::{append_whitening, to_rows_and_columns};
-use super::graph::{GraphBuilder, integer_attribute, integers_attribute};
-use crate::scoring::Layout;
+use super::graph::{GraphBuilder, integer_attribute};
+use super::model::Place;
 use crate::scoring::flow::CLAMP;
 use crate::training::flow::{CONDITION_LENGTH, Flow, FoldedFlow, Part, position_code};
 
-/// Opset from which the reductions take their axes as an input.
-const AXES_AS_INPUT: i64 = 18;
 /// Factor on the coupling network's output.
 const DAMPING: f32 = 0.1;
 
 /// As [`super::flow::append`]. Of `folded` only the grid, the source and how features are standardised
 /// are taken.
-pub(super) fn append(
-    graph: &mut GraphBuilder,
-    level: usize,
-    (flow, folded): (&Flow, &FoldedFlow),
-    (features, layout): (&str, Layout),
-    opset: i64,
-    output: &str,
-) {
+pub(super) fn append(graph: &mut GraphBuilder, place: Place<'_>, (flow, folded): (&Flow, &FoldedFlow)) {
+    let Place { level, opset, output, .. } = place;
     let FoldedFlow { rows, columns, channels, .. } = *folded;
     let name = |part: &str| format!("naive{level}/{part}");
-    let features = to_rows_and_columns(graph, level, folded.source.pooling, (features, layout), None);
+    let features = to_rows_and_columns(graph, place, folded.source.pooling, None);
     let vectors = graph.integers(&name("vectors"), &[-1, channels as i64]);
     let raw = graph.node("Reshape", &[&features, &vectors], &name("raw"), vec![]);
     let scale = graph.floats(&name("scale"), &[channels], folded.input_scale.iter().copied());
@@ -77,9 +70,9 @@ pub(super) fn append(
             (0..channels * channels).map(|at| flow.rotations[block][at % channels * channels + at / channels]);
         let rotation = graph.floats(&name("rotation"), &[channels, channels], rotation);
         x = graph.node("MatMul", &[&shifted, &rotation], &name("mixed"), vec![]);
-        sums.push(reduce(graph, "ReduceSum", &log_scale, true, &name("sum")));
+        sums.push(graph.reduce("ReduceSum", &log_scale, true, &name("sum")));
     }
-    let square = reduce(graph, "ReduceSumSquare", &x, opset >= AXES_AS_INPUT, &name("square"));
+    let square = graph.reduce("ReduceSumSquare", &x, opset >= AXES_AS_INPUT, &name("square"));
     let minus_half = graph.floats(&name("minus_half"), &[], [-0.5]);
     sums.push(graph.node("Mul", &[&square, &minus_half], &name("gaussian"), vec![]));
     sums.push(graph.floats(&name("constant"), &[], [folded.constant]));
@@ -109,14 +102,4 @@ fn append_condition(graph: &mut GraphBuilder, level: usize, features: &str, (row
     let repeated = graph.node("Expand", &[&codes, &all], &name("repeated"), vec![]);
     let flat = graph.integers(&name("flat"), &[-1, CONDITION_LENGTH as i64]);
     graph.node("Reshape", &[&repeated, &flat], &name("condition"), vec![])
-}
-
-/// Adds a reduction over the last of two axes, which stays as length 1.
-fn reduce(graph: &mut GraphBuilder, operator: &str, x: &str, axes_as_input: bool, output: &str) -> String {
-    if axes_as_input {
-        let axes = graph.integers(&format!("{output}_axes"), &[1]);
-        graph.node(operator, &[x, &axes], output, vec![])
-    } else {
-        graph.node(operator, &[x], output, vec![integers_attribute("axes", &[1])])
-    }
 }

@@ -1,28 +1,19 @@
 //! A level that compares with vectors of training normals as ONNX nodes.
 
+use super::AXES_AS_INPUT;
 use super::flow::append_rows;
-use super::graph::{GraphBuilder, integers_attribute};
-use crate::scoring::Layout;
+use super::graph::GraphBuilder;
+use super::model::Place;
 use crate::scoring::flow::{NEAREST_FLOOR, NEAREST_LIMIT};
 use crate::training::flow::FoldedFlow;
 
-/// Opset from which `ReduceMin` takes its axes as an input.
-const AXES_AS_INPUT: i64 = 18;
-
-/// Adds the nodes of a level that compares, as [`super::flow::append`] those of a flow, for a file of version
-/// `opset`.
-pub(super) fn append(
-    graph: &mut GraphBuilder,
-    level: usize,
-    flow: &FoldedFlow,
-    (features, layout): (&str, Layout),
-    opset: i64,
-    output: &str,
-) {
+/// Adds the nodes of a level that compares, as [`super::flow::append`] those of a flow,.
+pub(super) fn append(graph: &mut GraphBuilder, place: Place<'_>, flow: &FoldedFlow) {
+    let Place { level, opset, output, .. } = place;
     let Some(vectors) = &flow.nearest else { return };
     let FoldedFlow { rows, columns, channels, .. } = *flow;
     let name = |part: &str| format!("nearest{level}/{part}");
-    let x = append_rows(graph, level, flow, (features, layout));
+    let x = append_rows(graph, place, flow);
     let [lowest, highest] = [("lowest", -NEAREST_LIMIT), ("highest", NEAREST_LIMIT)]
         .map(|(part, limit)| graph.floats(&name(part), &[], [limit]));
     let x = graph.node("Clip", &[&x, &lowest, &highest], &name("x"), vec![]);
@@ -31,12 +22,7 @@ pub(super) fn append(
     let squares = vectors.rows().into_iter().map(|vector| vector.dot(&vector));
     let squares = graph.floats(&name("squares"), &[vectors.nrows()], squares);
     let compared = graph.node("Gemm", &[&x, &twice, &squares], &name("compared"), vec![]);
-    let least = if opset >= AXES_AS_INPUT {
-        let axes = graph.integers(&name("axes"), &[1]);
-        graph.node("ReduceMin", &[&compared, &axes], &name("least"), vec![])
-    } else {
-        graph.node("ReduceMin", &[&compared], &name("least"), vec![integers_attribute("axes", &[1])])
-    };
+    let least = graph.reduce("ReduceMin", &compared, opset >= AXES_AS_INPUT, &name("least"));
     let square = graph.node("Mul", &[&x, &x], &name("square"), vec![]);
     let ones = graph.floats(&name("ones"), &[channels, 1], vec![1.0; channels]);
     let sum = graph.node("Gemm", &[&square, &ones, &least], &name("sum"), vec![]);
