@@ -4,6 +4,7 @@ pub mod archive;
 pub mod batching;
 pub mod capture;
 pub mod outbox;
+mod prompt;
 pub mod publishing;
 pub mod topology;
 

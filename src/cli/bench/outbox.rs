@@ -29,6 +29,7 @@ pub(super) struct OutboxCost {
     /// How long a decision waits for its commit, ms.
     append_p50_ms: f64,
     append_p99_ms: f64,
+    append_p999_ms: f64,
 }
 
 /// Measures both durabilities on the disk of `folder`, `seconds` each.
@@ -66,20 +67,22 @@ fn one(folder: &Path, seconds: u32, durability: Durability) -> anyhow::Result<Ou
         cpu_share: cpu / wall,
         append_p50_ms: quantile(0.5),
         append_p99_ms: quantile(0.99),
+        append_p999_ms: quantile(0.999),
     })
 }
 
 /// Prints a table for people.
 pub(super) fn print(costs: &[OutboxCost]) {
-    println!("durability  decisions/s  share of a core  commit p50     p99");
+    println!("durability  decisions/s  share of a core  commit p50     p99    p99.9");
     for cost in costs {
         println!(
-            "{:<10}  {:>11.0}  {:>13.1} %  {:>7.2} ms  {:>5.2} ms",
+            "{:<10}  {:>11.0}  {:>13.1} %  {:>7.2} ms  {:>5.2} ms  {:>5.2} ms",
             format!("{:?}", cost.durability).to_lowercase(),
             cost.decisions_per_second,
             cost.cpu_share * 100.0,
             cost.append_p50_ms,
-            cost.append_p99_ms
+            cost.append_p99_ms,
+            cost.append_p999_ms
         );
     }
 }

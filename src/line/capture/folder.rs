@@ -263,7 +263,10 @@ mod imp {
             }
             let thread = std::thread::Builder::new()
                 .name("folder-source".into())
-                .spawn(move || replay.run())
+                .spawn(move || {
+                    crate::line::prompt::take_short_turns();
+                    replay.run();
+                })
                 .map_err(|_| gst::StateChangeError)?;
             *running = Some((stop, thread));
             Ok(())

@@ -13,6 +13,7 @@ use super::feed::Feed;
 use super::life::{Life, Pulse};
 use super::pipeline::{Graph, Plan};
 use crate::inspection::NotInspected;
+use crate::line::prompt::take_short_turns;
 
 /// Pause before the first attempt to build a lost camera again; doubles with every attempt that
 /// brings no frame.
@@ -118,6 +119,15 @@ pub(super) fn watch(plan: &Plan, graph: &Graph, feed: &Feed, pulse: &Pulse) -> E
     if let Some(problem) = controls::problem(&graph.pipeline) {
         return End::Failed(problem);
     }
+    // In the threads themselves, as each begins.
+    bus.set_sync_handler(|_, message| {
+        if let gst::MessageView::StreamStatus(status) = message.view()
+            && status.get().0 == gst::StreamStatusType::Enter
+        {
+            take_short_turns();
+        }
+        gst::BusSyncReply::Pass
+    });
     // A refused start leaves its reason on the bus.
     let refused = graph.pipeline.set_state(gst::State::Playing).is_err();
     let began = Instant::now();

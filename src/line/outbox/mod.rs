@@ -6,6 +6,7 @@
 //! file is whole after a power cut, but what was committed since the last checkpoint may be missing;
 //! with `"power"` (`FULL`) every commit waits for the disk.
 
+mod checkpoint;
 mod store;
 mod writer;
 

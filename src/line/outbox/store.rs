@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::OutboxError;
+use super::checkpoint::Checkpointer;
 use crate::config::{self, Durability};
 
 /// Marks the file as ours ("LGOB").
@@ -82,6 +83,8 @@ impl Clock {
 #[derive(Debug)]
 pub(super) struct Store {
     file: PathBuf,
+    // Ends before the last connection is closed.
+    checkpointer: Checkpointer,
     connection: Connection,
     max_decisions: u64,
     max_age_us: i64,
@@ -101,7 +104,7 @@ impl Store {
     pub(super) fn open(config: &config::Outbox) -> Result<Self, OutboxError> {
         let file = &config.file;
         let mut aside = None;
-        let connection = match open_checked(file, config.durability) {
+        let mut connection = match open_checked(file, config.durability) {
             Ok(connection) => connection,
             Err(Unfit::Database(source)) => return Err(OutboxError::Database { file: file.clone(), source }),
             Err(Unfit::SetAside(reason)) => {
@@ -125,8 +128,12 @@ impl Store {
             Ok(())
         })()
         .map_err(|source| OutboxError::Database { file: file.clone(), source })?;
+        let checkpointer =
+            Checkpointer::start(file).map_err(|source| OutboxError::Open { file: file.clone(), source })?;
+        checkpointer.watch(&mut connection).map_err(|source| OutboxError::Database { file: file.clone(), source })?;
         Ok(Self {
             file: file.clone(),
+            checkpointer,
             connection,
             max_decisions: config.max_decisions,
             max_age_us: i64::try_from(config.max_age_h.saturating_mul(3_600_000_000)).unwrap_or(i64::MAX),
@@ -142,9 +149,12 @@ impl Store {
     /// Sets the damaged file aside in the middle of work and goes on with an empty one, whose rows
     /// go on where the former's ended.
     pub(super) fn begin_afresh(&mut self, reason: &str) -> Result<(), OutboxError> {
-        let (connection, aside) = open_afresh(&self.file, self.durability, reason)?;
-        connection
-            .execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('decision', ?1)", [self.newest_row])
+        let (mut connection, aside) = open_afresh(&self.file, self.durability, reason)?;
+        self.checkpointer
+            .watch(&mut connection)
+            .and_then(|()| {
+                connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('decision', ?1)", [self.newest_row])
+            })
             .map_err(|source| OutboxError::Database { file: self.file.clone(), source })?;
         self.connection = connection;
         self.counts = [0; WORTHS];

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use super::OutboxError;
 use super::store::{self, Store, WORTHS};
+use crate::line::prompt::take_short_turns;
 
 /// Commands waiting for the writer at most; beyond, callers wait, which slows the line to the
 /// speed of its disk instead of filling the memory.
@@ -124,6 +125,7 @@ fn publish_gauges(store: &Store, gauges: &Gauges) {
 }
 
 fn run(mut store: Store, reader: &Mutex<Connection>, commands: &Receiver<Command>, gauges: &Gauges) {
+    take_short_turns();
     // Removals that could not be committed (a full disk) are tried again with the next group.
     let mut unremoved: Vec<i64> = Vec::new();
     let mut aged_at: Option<Instant> = None;

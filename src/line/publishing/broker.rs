@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::PublishingError;
 use super::credentials::Credentials;
+use crate::line::prompt::take_short_turns;
 
 /// Largest packet that the embedded broker takes, bytes.
 pub(super) const MAX_PACKET: usize = 512 * 1024;
@@ -46,7 +47,14 @@ impl EmbeddedBroker {
         if !address.ip().is_loopback() && credentials.is_none() {
             tracing::warn!(%address, "embedded broker is open to the network without a password");
         }
-        let router = Router::new(0, router_settings()).spawn();
+        // The router's thread takes after the one that starts it.
+        let start = || {
+            take_short_turns();
+            Router::new(0, router_settings()).spawn()
+        };
+        let router = std::thread::scope(|scope| scope.spawn(start).join()).map_err(|_| PublishingError::Thread {
+            source: std::io::Error::other("the router could not be started"),
+        })?;
         let mut server = Server::new(server_settings(address, credentials), router, V5);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -56,6 +64,7 @@ impl EmbeddedBroker {
         let thread = std::thread::Builder::new()
             .name("broker".into())
             .spawn(move || {
+                take_short_turns();
                 runtime.block_on(async {
                     tokio::select! {
                         result = server.start(LinkType::Remote) => {

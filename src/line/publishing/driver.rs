@@ -8,6 +8,7 @@ use rumqttc::v5::{ConnectionError, MqttOptions, StateError};
 
 use super::session::{self, End, Speaker};
 use super::shared::Order;
+use crate::line::prompt::take_short_turns;
 
 /// First pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -42,6 +43,7 @@ impl Backoff {
 pub(super) fn start(options: MqttOptions, speaker: Speaker) -> std::io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("publishing".into()).spawn(move || {
+        take_short_turns();
         runtime.block_on(run(&options, speaker));
         // A name look-up still under way must not hold the stop up.
         runtime.shutdown_background();

@@ -16,6 +16,7 @@ use super::message::{ModelMessage, StateMessage, Stats};
 use super::topics::{self, Subject};
 use super::{PublishingError, credentials, session};
 use crate::inspection::Decision;
+use crate::line::prompt::take_short_turns;
 
 /// Observations waiting to be taken at most; beyond, the broker has to wait.
 const QUEUE: usize = 4096;
@@ -126,6 +127,7 @@ impl Subscriber {
         let thread = std::thread::Builder::new()
             .name("subscriber".into())
             .spawn(move || {
+                take_short_turns();
                 runtime.block_on(follow(&client, &filters, &sender, &told));
                 runtime.shutdown_background();
             })

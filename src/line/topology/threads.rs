@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::inspection::NotInspected;
 use crate::line::capture::{Capture, CaptureEvent};
 use crate::line::panic_message;
+use crate::line::prompt::take_short_turns;
 
 /// Time between two looks at the broker's connection.
 const PULSE: Duration = Duration::from_millis(100);
@@ -65,11 +66,15 @@ impl Threads {
         let scorers = threads.scorers.insert(scorers).clone();
         let deadlines = shared.clone();
         threads.attendants.push(spawn("deadlines", move || {
+            take_short_turns();
             keep(&deadlines, "deadlines", || worker::keep_deadlines(&deadlines));
         })?);
         if shared.recorder.parts.is_used() {
             let parts = shared.clone();
-            threads.attendants.push(spawn("parts", move || keep(&parts, "parts", || tell_parts(&parts)))?);
+            threads.attendants.push(spawn("parts", move || {
+                take_short_turns();
+                keep(&parts, "parts", || tell_parts(&parts));
+            })?);
         }
         if loader.registry().is_some() {
             let (watched, stop, scorers) = (shared.clone(), threads.stop.clone(), shared.seats.len());
@@ -88,6 +93,7 @@ impl Threads {
         let (sender, receiver) = sync_channel::<CaptureEvent>(EVENTS);
         let intake = shared.clone();
         threads.intake = Some(spawn("intake", move || {
+            take_short_turns();
             keep(&intake, "intake", || take_in(&intake, &receiver));
         })?);
         let capture = threads.capture.insert(Capture::start(&config.camera, &sender).map_err(Box::new)?);
@@ -96,6 +102,7 @@ impl Threads {
             let (sender, requests) = sync_channel(triggers::WAITING);
             shared.delivery.hand_triggers_to(sender);
             threads.triggers = Some(spawn("triggers", move || {
+                take_short_turns();
                 keep(&line, "triggers", || {
                     triggers::carry_out(&line.recorder.desk, &line.delivery, &requests, &shutter, &stop);
                 });
