@@ -187,7 +187,8 @@ impl Settings {
         };
         match preset {
             Preset::Standard => standard,
-            Preset::Fast => Self { steps: Some(400), ..standard },
+            // Fewer pixels a step cost less than fewer steps (magnetic_tile, seeds 1 to 6, image AUROC: 0.881, so 0.876).
+            Preset::Fast => Self { batch_pixels: 1024, abnormal_pixels: 128, beside_pixels: 128, ..standard },
             Preset::Paper => Self {
                 steps: None,
                 blocks: 8,
