@@ -91,9 +91,9 @@ pub fn quantise_backbone(
     let by_node: HashMap<usize, &Convolution> = convolutions.iter().map(|one| (one.node, one)).collect();
     let needless: HashSet<usize> =
         convolutions.iter().filter_map(|one| one.bounded.as_ref().map(|bound| bound.node)).collect();
-    // Of what a convolution says, everybody reads the integers' value: only then is it one operator. What
-    // is only read by convolutions (a sum, the image) stays as it is for all others.
-    let said: HashSet<&str> = convolutions.iter().map(Convolution::said).collect();
+    // Everybody reads the integers' value: only then is a convolution, or a sum, one operator on integers.
+    let said: HashSet<String> = builder.scales.keys().cloned().collect();
+    let read_as = |tensor: &String| if said.contains(tensor) { value_of(tensor) } else { tensor.clone() };
     let constants: HashMap<&str, &TensorProto> = read.graph.initializer.iter().map(|t| (t.name(), t)).collect();
     // Only of the image the width is known.
     let in_groups = size.width.is_multiple_of(GROUP);
@@ -114,11 +114,7 @@ pub fn quantise_backbone(
             made.extend(builder.pair(&convolution.output, convolution.said(), packed.as_ref()));
             continue;
         }
-        for input in &mut node.input {
-            if said.contains(input.as_str()) {
-                *input = value_of(input);
-            }
-        }
+        node.input.iter_mut().for_each(|input| *input = read_as(input));
         let outputs = node.output.clone();
         made.push(node);
         for output in outputs {
@@ -129,9 +125,7 @@ pub fn quantise_backbone(
     }
     let mut ends = GraphBuilder::default();
     for (output, name) in read.outputs.iter().zip(&spec.outputs) {
-        // What the next convolution reads as integers is a map as these: then a sum is one operator on integers.
-        let from = if builder.scales.contains_key(output) { value_of(output) } else { output.clone() };
-        ends.node("Identity", &[&from], name, vec![]);
+        ends.node("Identity", &[&read_as(output)], name, vec![]);
     }
     let used: HashSet<&String> = made.iter().flat_map(|node| &node.input).collect();
     let kept = read.graph.initializer.iter().filter(|constant| used.contains(&constant.name().to_owned())).cloned();
