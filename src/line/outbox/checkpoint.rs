@@ -2,7 +2,7 @@
 //! SQLite does by itself, it holds whoever waits for a commit meanwhile back: by 3 to 4 ms at 500 decisions a second (p99.9;
 //! so 0.2 to 0.4), and by more where the disk is slow.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, Thread};
@@ -77,7 +77,7 @@ fn after_commit(journal: &mut Wal, pages: i32, asked: &Asked, thread: &Thread) {
     }
 }
 
-fn run(file: &PathBuf, asked: &Asked) {
+fn run(file: &Path, asked: &Asked) {
     let mut told = false;
     while !asked.stop.load(Ordering::Acquire) {
         if !asked.due.load(Ordering::Acquire) {
@@ -118,6 +118,7 @@ fn empty(file: &Path) -> rusqlite::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::time::Instant;
 
     use super::*;

@@ -36,7 +36,9 @@ impl Packed {
         let &[outputs, channels, rows, columns] = dims else { return None };
         let named = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name);
         let lengths = |name: &str, default: &[usize]| match named(name) {
-            Some(AttributeProto { ints, .. }) => ints.iter().map(|&length| usize::try_from(length).ok()).collect(),
+            Some(AttributeProto { ints, .. }) => {
+                ints.iter().map(|&length| u16::try_from(length).ok().map(usize::from)).collect()
+            }
             None => Some(default.to_vec()),
         };
         let &[down, right] = &lengths("strides", &[1, 1])?[..] else { return None };
@@ -76,7 +78,7 @@ impl Packed {
         let dims = [self.group_after() * outputs, GROUP * channels, rows, groups];
         let mut packed = vec![W::default(); dims.iter().product()];
         for pixel in 0..self.group_after() {
-            for (at, &weight) in weights.iter().enumerate() {
+            for (at, &weight) in weights.iter().take(outputs * channels * rows * columns).enumerate() {
                 let [output, channel, row, column] =
                     [at / columns / rows / channels, at / columns / rows % channels, at / columns % rows, at % columns];
                 // Counted from the first pixel that a window reaches.
