@@ -107,7 +107,7 @@ impl ModelExport<'_> {
             match form {
                 _ if flow.contrast.is_some() => contrast::append(graph, place, flow),
                 FlowForm::Standard | FlowForm::Naive(_) if flow.nearest.is_some() => {
-                    nearest::append(graph, place, flow)
+                    nearest::append(graph, place, flow);
                 }
                 FlowForm::Standard => flow::append(graph, place, flow),
                 FlowForm::Processor => fused::append(graph, place, flow),
