@@ -97,6 +97,25 @@ fn a_backbone_on_integers_or_half_precision_says_nearly_the_same() {
 }
 
 #[test]
+fn pixels_that_are_read_in_groups_say_the_same_to_the_last_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let lite0 = lite0(folder.path());
+    let ranges = ranges(&lite0, folder.path());
+    // No groups of four make up a row of the second width; the file works on any.
+    let [grouped, single] = [SIZE, Size { width: SIZE.width + 2, ..SIZE }].map(|size| {
+        let out = folder.path().join(format!("{}.onnx", size.width));
+        quantise_backbone(&lite0, &read_spec(&lite0), size, &ranges, &out).unwrap();
+        let groups = b"image/integers/groups";
+        let written = std::fs::read(&out).unwrap().windows(groups.len()).any(|bytes| bytes == groups);
+        assert_eq!(written, size == SIZE, "{size}");
+        let mut extractor = FeatureExtractor::load(&out, SIZE, &SessionOptions::default()).unwrap();
+        let shown = pictures(SIZE, 3);
+        extractor.extract(&shown.iter().collect::<Vec<_>>()).unwrap()
+    });
+    assert_eq!(grouped, single);
+}
+
+#[test]
 fn a_model_on_a_backbone_of_other_numbers_equals_the_definition_of_its_flows() {
     let folder = tempfile::tempdir().unwrap();
     for make in [quantised, halved] {

@@ -107,8 +107,8 @@ pub fn quantise_backbone(
         }
         let mut node = node.clone();
         if let Some(convolution) = by_node.get(&place) {
-            let packed = shape(constants[node.input[1].as_str()]);
-            let packed = Packed::of(&node, &packed).filter(|_| convolution.input == read.input && in_groups);
+            let of_image = in_groups && convolution.input == read.input;
+            let packed = of_image.then(|| Packed::of(&node, &shape(constants[node.input[1].as_str()]))).flatten();
             made.extend(builder.weights(&mut node, convolution, packed.as_ref(), &constants));
             made.push(node);
             made.extend(builder.pair(&convolution.output, convolution.said(), packed.as_ref()));
