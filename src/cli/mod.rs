@@ -18,8 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::ProviderName;
-use crate::scoring::{Provider, SessionOptions};
+use crate::scoring::SessionOptions;
 
 /// A configuration file and the keys set over it.
 #[derive(Debug, clap::Args)]
@@ -56,22 +55,10 @@ pub(super) struct BackboneArgument {
     file: std::path::PathBuf,
 }
 
-/// How the configuration wants models to be opened.
+/// How the configuration wants a model to be opened where it has the cores to itself, and a line that runs may have them
+/// too.
 pub(super) fn session_options(model: &crate::config::ModelConfig) -> SessionOptions {
-    let provider = |name: &ProviderName| match name {
-        ProviderName::Tensorrt => Provider::Tensorrt,
-        ProviderName::Cuda => Provider::Cuda,
-        ProviderName::Openvino => Provider::Openvino,
-        ProviderName::Cpu => Provider::Cpu,
-    };
-    SessionOptions {
-        providers: model.providers.iter().map(provider).collect(),
-        required: model.required,
-        threads: model.threads,
-        spinning: model.spinning,
-        engine_cache: model.engine_cache.clone(),
-        ..SessionOptions::default()
-    }
+    SessionOptions { sessions: 1, pinned: false, ..crate::line::topology::session_options(model) }
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {

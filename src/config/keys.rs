@@ -123,6 +123,8 @@ const MODEL: &[Key] = &[
     may("sessions", Kind::Integer(0, 64)),
     may("threads", Kind::Integer(0, 256)),
     may("spinning", Kind::Bool),
+    may("pinned", Kind::Bool),
+    may("arena", Kind::Bool),
     may("engine_cache", Kind::Path),
     // Below what a stage may hang before the service manager ends the process.
     may("run_timeout_ms", Kind::Integer(100, 15_000)),

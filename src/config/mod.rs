@@ -11,6 +11,7 @@ mod model;
 mod part;
 mod problem;
 mod rules;
+mod scoring;
 mod training;
 mod walk;
 
@@ -18,11 +19,12 @@ use std::path::Path;
 
 pub use batching::{Batching, ShedPolicy};
 pub use model::{
-    Archive, Broker, CameraConfig, Config, Decisions, Durability, ModelConfig, Mqtt, Outbox, Policy, ProviderName,
-    Retrain, Station, Tls, TriggerMode,
+    Archive, Broker, CameraConfig, Config, Decisions, Durability, Mqtt, Outbox, Policy, Retrain,
+    Station, Tls, TriggerMode,
 };
 pub use part::{PartConfig, PartRule, Presence};
 pub use problem::{ConfigError, Problem};
+pub use scoring::{ModelConfig, ProviderName};
 pub use training::{ImageSize, Numbers, Orientation, Preset, TrainingConfig, parse_image_size};
 
 impl Config {

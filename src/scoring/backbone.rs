@@ -9,6 +9,7 @@ use ort::value::{TensorElementType, TensorRef};
 use tracing::info;
 
 use super::contract::{self, Axis, broken};
+use super::provider::Opened;
 use super::{BackboneSpec, ColorOrder, Layout, Provider, ScoringError, SessionOptions, provider};
 use crate::inspection::{Picture, Size};
 
@@ -37,7 +38,7 @@ impl FeatureExtractor {
     /// [`ScoringError`] saying what was expected of the file and what was found.
     pub fn load(path: &Path, size: Size, options: &SessionOptions) -> Result<Self, ScoringError> {
         let spec = BackboneSpec::beside(path)?;
-        let (session, provider) = provider::open(path, None, options)?;
+        let Opened { session, provider, .. } = provider::open(path, None, options)?;
         let batch = Axis::Any("batch");
         let (rows, columns) = (Axis::Likely(size.height), Axis::Likely(size.width));
         let axes = match spec.layout {

@@ -3,12 +3,13 @@
 //!
 //! `fit` cuts and scales a camera picture, [`Model`] scores it with a bundle, and
 //! [`FeatureExtractor`] gives training the backbone's features of it. `runtime` loads the shared
-//! library, `provider` opens a session on the best execution provider that can be had, `flow` brings
+//! library, `provider` opens a session on the best execution provider that can be had (`cores`: and where), `flow` brings
 //! sessions an operator of our own, and `contract` says what a file should have been.
 
 mod backbone;
 mod binding;
 mod contract;
+mod cores;
 mod error;
 mod fit;
 pub mod flow;

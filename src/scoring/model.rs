@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use ndarray::Array2;
 use ort::session::{RunOptions, Session};
 use ort::value::{TensorElementType, TensorRef};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::binding::Binding;
 use super::contract::{self, Axis, broken};
-use super::{Provider, ScoringError, SessionOptions, provider};
+use super::provider::Opened;
+use super::{Provider, ScoringError, SessionOptions, cores, provider};
 use crate::bundle::{Bundle, METADATA_NAME, METADATA_VERSION, MODEL_INPUT, Manifest};
 use crate::inspection::{LogLikelihoodMaps, ModelIdentity, Picture, Size};
 
@@ -30,6 +31,8 @@ pub struct Model {
     session: Session,
     breaker: Breaker,
     provider: Provider,
+    /// Where the thread that runs it belongs.
+    core: Option<usize>,
     /// By number of pictures, and when each was last used.
     bindings: HashMap<usize, (u64, Binding)>,
     /// Pictures of the batch that is being prepared.
@@ -64,7 +67,7 @@ impl Model {
         bundle: &Bundle,
         options: &SessionOptions,
     ) -> Result<Self, ScoringError> {
-        let (session, provider) = provider::open(file, for_processor, options)?;
+        let Opened { session, provider, core } = provider::open(file, for_processor, options)?;
         let path = for_processor.filter(|_| provider == Provider::Cpu).unwrap_or(file).to_owned();
         check(&path, &session, &bundle.manifest)?;
         let breaker = Breaker::new().map_err(|source| ScoringError::Open { path: path.clone(), source })?;
@@ -75,6 +78,7 @@ impl Model {
             session,
             breaker,
             provider,
+            core,
             bindings: HashMap::new(),
             prepared: 0,
             uses: 0,
@@ -95,6 +99,16 @@ impl Model {
     /// The execution provider that the session really got.
     pub fn provider(&self) -> Provider {
         self.provider
+    }
+
+    /// Binds the calling thread to a core of its own beside the session's other threads, where the session was opened
+    /// `pinned`; else it does nothing. For the thread that will run the model; those that it starts inherit the core.
+    pub fn bind_thread(&self) {
+        if let Some(core) = self.core
+            && let Err(error) = cores::bind(core)
+        {
+            warn!(core, %error, "a thread cannot be bound to its core");
+        }
     }
 
     /// Name, version and hash of the bundle.

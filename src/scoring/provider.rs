@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::ScoringError;
-use super::flow;
 use super::runtime::environment;
+use super::{cores, flow};
 
 /// An execution provider of ONNX Runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,13 +61,13 @@ impl Provider {
     /// A session on a GPU has a stream of its own, so that several work beside each other. Its memory
     /// grows by what is asked for, not in powers of two, and products keep the mantissa of f32: the
     /// boundaries were found with it.
-    fn dispatches(self, engine_cache: Option<&Path>) -> Vec<ExecutionProviderDispatch> {
+    fn dispatches(self, options: &SessionOptions) -> Vec<ExecutionProviderDispatch> {
         let cuda = CUDA::default().with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested).with_tf32(false);
         match self {
             // CUDA takes the nodes that TensorRT refuses; without it they would go to the processor.
             Self::Tensorrt => {
                 let mut tensorrt = TensorRT::default();
-                if let Some(folder) = engine_cache {
+                if let Some(folder) = &options.engine_cache {
                     let folder = folder.display().to_string();
                     tensorrt = tensorrt
                         .with_engine_cache(true)
@@ -80,8 +80,7 @@ impl Provider {
             Self::Cuda => vec![cuda.build().error_on_failure()],
             // The batch is a dynamic axis.
             Self::Openvino => vec![OpenVINO::default().with_dynamic_shapes(true).build().error_on_failure()],
-            // What a run needs is kept for the next: given back to the system, it would come as fresh pages each time.
-            Self::Cpu => vec![CPU::default().with_arena_allocator(true).build().error_on_failure()],
+            Self::Cpu => vec![CPU::default().with_arena_allocator(options.arena).build().error_on_failure()],
         }
     }
 }
@@ -124,6 +123,15 @@ pub struct SessionOptions {
     /// Whether these threads wait for the next run by spinning: it begins sooner, and the cores of an
     /// idle line are busy.
     pub spinning: bool,
+    /// Whether each thread of a session on a processor stays on a core of its own. The one that runs the model goes
+    /// there with [`Model::bind_thread`](super::Model::bind_thread). For machines that have nothing else to do: another
+    /// program that binds its threads takes the same cores.
+    pub pinned: bool,
+    /// Which of the sessions beside each other this is, from 0: says which cores are its own where `pinned`.
+    pub number: usize,
+    /// Whether a session on a processor keeps what memory a run needed for the next (ONNX Runtime's arena). Given back
+    /// to the system, it comes as fresh pages each time.
+    pub arena: bool,
     /// Folder where TensorRT keeps the engines it builds, so that the next start need not build them;
     /// none is no such folder. Made where it is missing.
     pub engine_cache: Option<PathBuf>,
@@ -137,6 +145,9 @@ impl Default for SessionOptions {
             sessions: 1,
             threads: 0,
             spinning: false,
+            pinned: false,
+            number: 0,
+            arena: true,
             engine_cache: None,
         }
     }
@@ -151,31 +162,45 @@ impl SessionOptions {
     /// Sessions that run beside each other on a provider.
     pub fn sessions_on(&self, provider: Provider) -> usize {
         match (self.sessions, provider) {
-            (0, Provider::Cpu) => (cores() / self.threads.max(1)).clamp(1, SESSIONS),
+            (0, Provider::Cpu) => (cores::count() / self.threads.max(1)).clamp(1, SESSIONS),
             (0, _) => 2,
             (given, _) => given,
         }
     }
 
     fn threads_on(&self, provider: Provider) -> usize {
-        if self.threads > 0 { self.threads } else { (cores() / self.sessions_on(provider)).max(1) }
+        if self.threads > 0 { self.threads } else { (cores::count() / self.sessions_on(provider)).max(1) }
+    }
+
+    /// A core for each thread of the session, where they are to be bound and the system says which there are. None by
+    /// itself: ONNX Runtime, which would bind them unasked, has the sessions of two workers sit on the same cores.
+    fn cores_on(&self, provider: Provider) -> Vec<usize> {
+        if !self.pinned || provider != Provider::Cpu {
+            return Vec::new();
+        }
+        let cores = cores::of_session(self.number, self.threads_on(provider));
+        if cores.is_empty() {
+            warn!("the system does not say which cores there are: threads are not bound");
+        }
+        cores
     }
 }
 
-/// Cores that this process may use.
-fn cores() -> usize {
-    // ONNX Runtime's own count ignores the limits of a container and pins its threads, so that
-    // the sessions of two workers would sit on the same cores.
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+/// A session as it was opened.
+pub(super) struct Opened {
+    pub(super) session: Session,
+    pub(super) provider: Provider,
+    /// Where the thread that runs it belongs.
+    pub(super) core: Option<usize>,
 }
 
-/// Opens an ONNX file on the first provider that takes it, and says which one that is; on a processor
+/// Opens an ONNX file on the first provider that takes it; on a processor
 /// `for_processor`, where there is such a file.
 pub(super) fn open(
     path: &Path,
     for_processor: Option<&Path>,
     options: &SessionOptions,
-) -> Result<(Session, Provider), ScoringError> {
+) -> Result<Opened, ScoringError> {
     // ONNX Runtime's own message for a missing file depends on the provider; the system's is clear.
     for path in for_processor.into_iter().chain([path]) {
         File::open(path).map_err(|source| ScoringError::Read { path: path.to_owned(), source })?;
@@ -187,7 +212,7 @@ pub(super) fn open(
     let before_cpu = options.providers.iter().copied().take_while(|&provider| provider != Provider::Cpu);
     for (place, provider) in before_cpu.enumerate() {
         match session(environment, path, provider, options) {
-            Ok(session) => return Ok((session, provider)),
+            Ok(opened) => return Ok(opened),
             Err(source) if options.required && place == 0 => {
                 return Err(ScoringError::ProviderUnavailable { path: path.to_owned(), provider, source });
             }
@@ -197,9 +222,8 @@ pub(super) fn open(
         }
     }
     let path = for_processor.unwrap_or(path);
-    let session = session(environment, path, Provider::Cpu, options)
-        .map_err(|source| ScoringError::Open { path: path.to_owned(), source })?;
-    Ok((session, Provider::Cpu))
+    session(environment, path, Provider::Cpu, options)
+        .map_err(|source| ScoringError::Open { path: path.to_owned(), source })
 }
 
 fn session(
@@ -207,21 +231,25 @@ fn session(
     path: &Path,
     provider: Provider,
     options: &SessionOptions,
-) -> ort::Result<Session> {
+) -> ort::Result<Opened> {
     let threads = options.threads_on(provider);
+    let cores = options.cores_on(provider);
     let first = lock_first();
-    let session = Session::builder(environment)?
+    let mut builder = Session::builder(environment)?
         .with_operators(flow::operators(threads)?)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         .with_intra_op_spinning(options.spinning)?
         .with_inter_op_spinning(false)?
-        .with_execution_providers(provider.dispatches(options.engine_cache.as_deref()))?
-        .commit_from_file(path)?;
+        .with_execution_providers(provider.dispatches(options))?;
+    if cores.len() > 1 {
+        builder = builder.with_config_entry("session.intra_op_thread_affinities", cores::for_runtime(&cores))?;
+    }
+    let session = builder.commit_from_file(path)?;
     if let Some(mut noted) = first {
         *noted = true;
     }
-    Ok(session)
+    Ok(Opened { session, provider, core: cores.first().copied() })
 }
 
 /// Whether ONNX Runtime has noted the domain of our operators, which the first session of a process makes it do:
@@ -262,10 +290,10 @@ mod tests {
     fn sessions_share_the_cores() {
         let options = |sessions, threads| SessionOptions { sessions, threads, ..SessionOptions::default() };
         let one = SessionOptions::default();
-        assert_eq!((one.sessions_on(Provider::Cpu), one.threads_on(Provider::Cpu)), (1, cores()));
+        assert_eq!((one.sessions_on(Provider::Cpu), one.threads_on(Provider::Cpu)), (1, cores::count()));
         let shared = options(0, 0);
         let (sessions, threads) = (shared.sessions_on(Provider::Cpu), shared.threads_on(Provider::Cpu));
-        assert!((1..=SESSIONS).contains(&sessions) && sessions * threads <= cores(), "{sessions} of {threads}");
+        assert!((1..=SESSIONS).contains(&sessions) && sessions * threads <= cores::count(), "{sessions} of {threads}");
         assert_eq!(options(0, 1024).sessions_on(Provider::Cpu), 1);
         assert_eq!(options(0, 0).sessions_on(Provider::Cuda), 2);
         assert_eq!((options(3, 5).sessions_on(Provider::Cuda), options(3, 5).threads_on(Provider::Cpu)), (3, 5));

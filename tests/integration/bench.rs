@@ -73,4 +73,8 @@ fn tuning_names_one_of_the_ways_it_measured() {
     assert!(ways.contains(&tuning["chosen"]), "{tuning}");
     assert!(ways.iter().all(|way| number(way, "frames_per_second") > 0.0), "{tuning}");
     assert!(ways.iter().any(|way| way["batch"] == 8), "{tuning}");
+    for (what, other) in [("pinned", true), ("arena", false)] {
+        assert!(ways.iter().any(|way| way[what] == other), "{what}: {tuning}");
+    }
+    assert!(ways[ways.len() - 3..].contains(&tuning["chosen"]), "the last choice is among the last ways: {tuning}");
 }

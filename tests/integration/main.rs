@@ -28,5 +28,6 @@ mod run;
 mod scoring;
 mod support;
 mod synthesis;
+mod threads;
 mod train;
 mod triggers;

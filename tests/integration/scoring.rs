@@ -379,6 +379,41 @@ fn a_required_provider_that_is_missing_stops_the_start_by_name() {
     assert_eq!(load(&Draft::default().bytes("image"), &options).unwrap().provider(), Provider::Cpu);
 }
 
+/// Cores of the calling thread, and how many threads of this process have a single one, as the kernel says.
+fn bound() -> (String, usize) {
+    let cores = |status: &Path| {
+        let text = std::fs::read_to_string(status).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(|cores| cores.trim().to_owned())
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let all = tasks.filter_map(|entry| cores(&entry.unwrap().path().join("status")));
+    (cores(Path::new("/proc/thread-self/status")).unwrap(), all.filter(|cores| cores.parse::<usize>().is_ok()).count())
+}
+
+#[test]
+fn a_pinned_sessions_threads_have_a_core_each_and_it_says_what_others_say() {
+    let bytes = Draft::default().bytes("image");
+    let mut usual = load(&bytes, &SessionOptions::on_processor(2)).unwrap();
+    std::thread::spawn(move || {
+        let (whole, _) = bound();
+        let one_core = whole.parse::<usize>().is_ok();
+        let pinned = SessionOptions { pinned: true, ..SessionOptions::on_processor(2) };
+        let mut model = load(&bytes, &pinned).unwrap();
+        // Whoever loads it stays where it was; the thread that ONNX Runtime made is on its core.
+        assert!(one_core || bound() == (whole, 1), "{:?}", bound());
+        model.bind_thread();
+        assert!(bound().0.parse::<usize>().is_ok());
+        let picture = spotted(1, [1; 3]);
+        assert_eq!(model.score(&[&picture]).unwrap(), usual.score(&[&picture]).unwrap());
+        let unbound = load(&bytes, &SessionOptions::on_processor(1)).unwrap();
+        let single = bound().0;
+        unbound.bind_thread();
+        assert_eq!(bound().0, single, "a session that is not to be bound moves nobody");
+    })
+    .join()
+    .unwrap();
+}
+
 #[test]
 fn a_folder_for_engines_that_cannot_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -33,6 +33,7 @@ pub(super) struct Wish<'a> {
     pub(super) cameras: &'a [usize],
     pub(super) frame: Size,
     pub(super) sessions: u32,
+    pub(super) pinned: bool,
     pub(super) max_batch: u32,
     pub(super) max_wait_ms: u32,
     pub(super) seconds: u64,
@@ -130,7 +131,7 @@ impl LineCost {
         let shared = options(wish.sessions as usize);
         let mut single = [Model::load(&bundle, &options(1))?];
         let mut several = (0..shared.sessions_on(wish.provider))
-            .map(|_| Model::load(&bundle, &shared))
+            .map(|number| Model::load(&bundle, &SessionOptions { pinned: wish.pinned, number, ..shared.clone() }))
             .collect::<Result<Vec<_>, _>>()?;
         let (mut one, mut own, mut runs, mut overloaded) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for &cameras in wish.cameras {
@@ -345,11 +346,12 @@ fn configuration(folder: &Path, wish: &Wish<'_>, cameras: usize, rate: f64, port
     let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
     let mut text = format!(
         "[station]\nsite = \"bench\"\nline = \"bench\"\nstation = \"bench\"\n[model]\nbundle = {}\nproviders = [\"{}\"]\nrequired = true\n\
-         sessions = {}\n[batching]\nmax_batch = {}\nmax_wait_ms = {}\n\
+         sessions = {}\npinned = {}\n[batching]\nmax_batch = {}\nmax_wait_ms = {}\n\
          [outbox]\nfile = {}\n[mqtt.broker]\nkind = \"embedded\"\nlisten = \"127.0.0.1:{port}\"\n",
         quoted(&bundle),
         wish.provider,
         wish.sessions,
+        wish.pinned,
         wish.max_batch,
         wish.max_wait_ms,
         quoted(&folder.join("outbox.sqlite")),

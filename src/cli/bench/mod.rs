@@ -61,6 +61,9 @@ pub(super) struct Arguments {
     /// Sessions that the line scores with beside each other; 0 as the line does by itself
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), requires = "line")]
     sessions: u32,
+    /// Bind each thread of these sessions to a core of its own
+    #[arg(long, requires = "line")]
+    pinned: bool,
     /// Frames in a batch at most; 0 as the line does by itself
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), requires = "line")]
     max_batch: u32,
@@ -152,6 +155,7 @@ fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         cameras: &arguments.cameras,
         frame: arguments.frame,
         sessions: arguments.sessions,
+        pinned: arguments.pinned,
         max_batch: arguments.max_batch,
         max_wait_ms: arguments.max_wait_ms,
         seconds: arguments.seconds.into(),

@@ -44,6 +44,7 @@ use ulid::Ulid;
 
 pub use error::{LineError, ModelError, PresenceError};
 pub use latency::LatencySummary;
+pub use model::session_options;
 
 use super::batching::{BatchQueue, Batcher};
 use super::capture::{self, CaptureEvent};

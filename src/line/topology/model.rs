@@ -33,6 +33,27 @@ impl ActiveModel {
     }
 }
 
+/// How the configuration wants a line's sessions to be opened.
+pub fn session_options(config: &ModelConfig) -> SessionOptions {
+    let provider = |name: &ProviderName| match name {
+        ProviderName::Tensorrt => Provider::Tensorrt,
+        ProviderName::Cuda => Provider::Cuda,
+        ProviderName::Openvino => Provider::Openvino,
+        ProviderName::Cpu => Provider::Cpu,
+    };
+    SessionOptions {
+        providers: config.providers.iter().map(provider).collect(),
+        required: config.required,
+        sessions: config.sessions,
+        threads: config.threads,
+        spinning: config.spinning,
+        pinned: config.pinned,
+        number: 0,
+        arena: config.arena,
+        engine_cache: config.engine_cache.clone(),
+    }
+}
+
 /// Loads models as the configuration says.
 #[derive(Debug, Clone)]
 pub(super) struct Loader {
@@ -46,24 +67,11 @@ pub(super) struct Loader {
 
 impl Loader {
     pub(super) fn new(config: &ModelConfig, cameras: &[CameraConfig]) -> Self {
-        let provider = |name: &ProviderName| match name {
-            ProviderName::Tensorrt => Provider::Tensorrt,
-            ProviderName::Cuda => Provider::Cuda,
-            ProviderName::Openvino => Provider::Openvino,
-            ProviderName::Cpu => Provider::Cpu,
-        };
         Self {
             bundle: config.bundle.clone(),
             registry: config.registry.clone(),
             public_key: config.public_key_file.clone(),
-            options: SessionOptions {
-                providers: config.providers.iter().map(provider).collect(),
-                required: config.required,
-                sessions: config.sessions,
-                threads: config.threads,
-                spinning: config.spinning,
-                engine_cache: config.engine_cache.clone(),
-            },
+            options: session_options(config),
             run_timeout: Duration::from_millis(config.run_timeout_ms),
             regions: cameras
                 .iter()
@@ -97,15 +105,15 @@ impl Loader {
     /// given, for as many as its provider wants.
     pub(super) fn load(&self, path: &Path, scorers: Option<usize>) -> Result<Vec<ActiveModel>, ModelError> {
         let bundle = self.verified(path)?;
-        let first = self.session(&bundle)?;
+        let first = self.session(&bundle, 0)?;
         let scorers = scorers.unwrap_or_else(|| self.options.sessions_on(first.provider));
-        let others = (1..scorers).map(|_| self.session(&bundle));
+        let others = (1..scorers).map(|scorer| self.session(&bundle, scorer));
         std::iter::once(Ok(first)).chain(others).collect()
     }
 
-    /// The same for one scorer.
-    pub(super) fn load_one(&self, path: &Path) -> Result<ActiveModel, ModelError> {
-        self.session(&self.verified(path)?)
+    /// The same for the scorer of that number.
+    pub(super) fn load_one(&self, path: &Path, scorer: usize) -> Result<ActiveModel, ModelError> {
+        self.session(&self.verified(path)?, scorer)
     }
 
     fn verified(&self, path: &Path) -> Result<Bundle, ModelError> {
@@ -116,8 +124,8 @@ impl Loader {
         Ok(bundle)
     }
 
-    fn session(&self, bundle: &Bundle) -> Result<ActiveModel, ModelError> {
-        let model = Model::load(bundle, &self.options)?;
+    fn session(&self, bundle: &Bundle, scorer: usize) -> Result<ActiveModel, ModelError> {
+        let model = Model::load(bundle, &SessionOptions { number: scorer, ..self.options.clone() })?;
         let with_region = |(camera, region): &(Arc<str>, Rectangle)| {
             let mut manifest = bundle.manifest.clone();
             manifest.preprocessing.region_of_interest = Some(*region);

@@ -62,8 +62,9 @@ impl Seated {
         holds
     }
 
-    /// Says which model it uses now.
+    /// Says which model it uses now, and goes to the core where that one's session is.
     pub(super) fn take_up(&self, model: &ActiveModel) {
+        model.model.bind_thread();
         if self.holds() {
             *lock(&self.seat().breaker) = Some(model.model.breaker());
         }

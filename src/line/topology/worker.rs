@@ -70,7 +70,7 @@ pub(super) fn work(
         }
         if active.is_none() && Instant::now() >= load_at {
             seat.turn(LOADING);
-            active = load_again(shared, loader);
+            active = load_again(shared, loader, seat.number);
             if let Some(model) = &active {
                 seat.take_up(model);
             }
@@ -96,8 +96,8 @@ pub(super) fn work(
 }
 
 /// Loads the model that is to be used now; what is wrong with it is said on `state`.
-fn load_again(shared: &Shared, loader: &Loader) -> Option<ActiveModel> {
-    match loader.current().and_then(|path| loader.load_one(&path)) {
+fn load_again(shared: &Shared, loader: &Loader, scorer: usize) -> Option<ActiveModel> {
+    match loader.current().and_then(|path| loader.load_one(&path, scorer)) {
         Ok(model) => {
             shared.note(|station| station.model_lost = None);
             shared.delivery.set_model(&model.identity, &model.provider.to_string());
