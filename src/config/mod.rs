@@ -19,8 +19,8 @@ use std::path::Path;
 
 pub use batching::{Batching, ShedPolicy};
 pub use model::{
-    Archive, Broker, CameraConfig, Config, Decisions, Durability, Mqtt, Outbox, Policy, Retrain,
-    Station, Tls, TriggerMode,
+    Archive, Broker, CameraConfig, Config, Decisions, Durability, Mqtt, Outbox, Policy, Retrain, Station, Tls,
+    TriggerMode,
 };
 pub use part::{PartConfig, PartRule, Presence};
 pub use problem::{ConfigError, Problem};

@@ -110,9 +110,8 @@ fn by_themselves_threads_run_on_every_core_and_those_that_hand_on_have_short_tur
     for name in ["outbox", "router-0", "broker", "publishing", "deadlines", "intake", "videotestsrc"] {
         // A kernel that knows no turns of a thread's own says 0 of everybody.
         wait_until(|| {
-            let of_name = |thread: &Thread| {
-                thread.name.starts_with(name) && thread.turn == if usual == 0 { 0 } else { 100_000 }
-            };
+            let of_name =
+                |thread: &Thread| thread.name.starts_with(name) && thread.turn == if usual == 0 { 0 } else { 100_000 };
             line.threads().iter().any(of_name)
         });
     }

@@ -57,4 +57,24 @@ impl Axis {
     pub(super) fn of(&self, pixel: usize) -> (usize, &[u16]) {
         (self.firsts[pixel], &self.weights[self.begins[pixel]..self.begins[pixel + 1]])
     }
+
+    /// Pixels that count for the next scaled one and lie beyond those of this one.
+    pub(super) fn further(&self, pixel: usize) -> usize {
+        let end = |pixel: usize| self.firsts[pixel] + self.of(pixel).1.len();
+        if pixel + 1 < self.to { end(pixel + 1) - end(pixel) } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_the_first_scaled_pixel_on_every_pixel_is_a_further_one_once() {
+        for (from, to) in [(1080, 256), (5, 18), (64, 64), (7, 1), (900, 899)] {
+            let axis = Axis::new(from, to);
+            let further: usize = (0..to).map(|pixel| axis.further(pixel)).sum();
+            assert_eq!(axis.of(0).1.len() + further, from, "{from} to {to}");
+        }
+    }
 }

@@ -1,18 +1,20 @@
 //! Planes of bytes -> the model's size, anti-aliased.
 //!
 //! Down the columns first, for that leaves few rows to scale along: a mean of whole rows by their weights,
-//! in which each vector of pixels is like the next. Sixteen rows of what is left are then turned, so that a vector
-//! holds one column of them, and scaling along the rows is the same kind of mean. In between pixels are bytes.
+//! in which each vector of pixels is like the next. As many rows of what is left as a vector has bytes are then turned, so
+//! that a vector holds one column of them, and scaling along the rows is the same kind of mean. In between pixels are bytes.
 
 #![expect(clippy::inline_always, reason = "what stays a call of its own is compiled without the vectors")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod axis;
 mod lanes;
 
 use self::axis::Axis;
-use self::lanes::{Lanes, Portable, Rows, TOGETHER};
+use self::lanes::{Lanes, Portable, Rows, SIDE, TOGETHER};
 use crate::inspection::Size;
 
 /// Axes whose weights are kept at most: of a few cameras, each of several planes.
@@ -38,7 +40,7 @@ pub(super) struct Scaler {
     memory: Memory,
 }
 
-/// Sixteen rows on their way.
+/// Rows that are scaled together on their way.
 #[derive(Debug, Default)]
 struct Memory {
     /// Of the scaled height, `[row, byte]`.
@@ -66,7 +68,9 @@ impl Scaler {
         let axis = |(from, to)| self.axes.iter().find(|axis| axis.is(from, to)).expect("just made");
         let job = Job { pixels, across: axis(across), down: axis(down), memory: &mut self.memory, into };
         #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = pulp::x86::V3::try_new() {
+        if let Some(simd) = pulp::x86::V4::try_new() {
+            return simd.vectorize(Vectorized(job, simd));
+        } else if let Some(simd) = pulp::x86::V3::try_new() {
             return simd.vectorize(Vectorized(job, simd));
         }
         job.run(Portable);
@@ -87,7 +91,7 @@ impl Job<'_> {
     fn run<L: Lanes>(self, lanes: L) {
         let Self { pixels: Pixels { bytes, stride, size, channels }, across, down, memory, into } = self;
         let (row, scaled_row) = (size.width * channels, across.len() * channels);
-        let [wide, scaled_wide] = [row, scaled_row].map(|bytes| bytes.next_multiple_of(TOGETHER));
+        let [wide, scaled_wide] = [row, scaled_row].map(|bytes| bytes.next_multiple_of(SIDE));
         let Memory { rows, columns, scaled } = memory;
         rows.resize(wide * TOGETHER, 0);
         columns.resize(wide, [0; TOGETHER]);
@@ -96,29 +100,33 @@ impl Job<'_> {
         for (number, into) in into.chunks_mut(scaled_row * TOGETHER).enumerate() {
             for (row_number, line) in (number * TOGETHER..down.len()).zip(rows.chunks_exact_mut(wide)) {
                 let (first, weights) = down.of(row_number);
-                lanes.mean_of_rows(source.from(first), weights, &mut line[..row]);
+                lanes.mean_of_rows(source.from(first), weights, down.further(row_number), &mut line[..row]);
             }
-            for (at, columns) in (0..wide).step_by(TOGETHER).zip(columns.as_chunks_mut::<TOGETHER>().0) {
-                let mut tile = [[0; TOGETHER]; TOGETHER];
-                for row in 0..TOGETHER {
-                    tile[row].copy_from_slice(&rows[row * wide + at..][..TOGETHER]);
+            // Tiles of rows that there are none of hold something from before, which nobody looks at.
+            let tiles = into.len().div_ceil(scaled_row * SIDE);
+            for (at, columns) in (0..wide).step_by(SIDE).zip(columns.as_chunks_mut::<SIDE>().0) {
+                for tile in 0..tiles {
+                    let rows = &rows[tile * SIDE * wide + at..];
+                    let turned = lanes.transposed(std::array::from_fn(|row| part(rows, row * wide)));
+                    columns.iter_mut().zip(turned).for_each(|(column, turned)| *place(column, tile * SIDE) = turned);
                 }
-                *columns = lanes.transposed(tile);
             }
             let columns = columns.as_flattened();
             for (pixel, scaled) in scaled[..scaled_row].chunks_exact_mut(channels).enumerate() {
                 let (first, weights) = across.of(pixel);
                 for (channel, scaled) in scaled.iter_mut().enumerate() {
                     let bytes = &columns[(first * channels + channel) * TOGETHER..];
-                    lanes.mean_of_rows(Rows { bytes, stride: channels * TOGETHER }, weights, scaled);
+                    lanes.mean_of_rows(Rows { bytes, stride: channels * TOGETHER }, weights, 0, scaled);
                 }
             }
-            for (at, scaled) in (0..).step_by(TOGETHER).zip(scaled.as_chunks::<TOGETHER>().0) {
-                let tile = lanes.transposed(*scaled);
-                for (into, row) in into.chunks_exact_mut(scaled_row).zip(&tile) {
-                    match into[at..].first_chunk_mut() {
-                        Some(into) => *into = *row,
-                        None => into[at..].iter_mut().zip(row).for_each(|(into, &byte)| *into = byte),
+            for (at, scaled) in (0..).step_by(SIDE).zip(scaled.as_chunks::<SIDE>().0) {
+                for (tile, into) in into.chunks_mut(scaled_row * SIDE).enumerate() {
+                    let turned = lanes.transposed(std::array::from_fn(|column| part(&scaled[column], tile * SIDE)));
+                    for (into, row) in into.chunks_exact_mut(scaled_row).zip(&turned) {
+                        match into[at..].first_chunk_mut() {
+                            Some(into) => *into = *row,
+                            None => into[at..].iter_mut().zip(row).for_each(|(into, &byte)| *into = byte),
+                        }
                     }
                 }
             }
@@ -126,12 +134,24 @@ impl Job<'_> {
     }
 }
 
+/// A tile's share of a row.
+#[inline(always)]
+fn part(bytes: &[u8], at: usize) -> [u8; SIDE] {
+    *bytes[at..].first_chunk().expect("rows are whole tiles")
+}
+
+/// The same to be written.
+#[inline(always)]
+fn place(bytes: &mut [u8], at: usize) -> &mut [u8; SIDE] {
+    bytes[at..].first_chunk_mut().expect("rows are whole tiles")
+}
+
 /// A job with everything in it compiled for the processor's vectors.
 #[cfg(target_arch = "x86_64")]
-struct Vectorized<'a>(Job<'a>, pulp::x86::V3);
+struct Vectorized<'a, L>(Job<'a>, L);
 
 #[cfg(target_arch = "x86_64")]
-impl pulp::NullaryFnOnce for Vectorized<'_> {
+impl<L: Lanes> pulp::NullaryFnOnce for Vectorized<'_, L> {
     type Output = ();
 
     #[inline(always)]
@@ -178,8 +198,15 @@ mod tests {
 
     #[test]
     fn every_size_and_number_of_channels_is_the_triangle_by_its_definition_to_one_level() {
-        let sizes =
-            [(300, 70, 48, 33), (64, 64, 16, 16), (7, 5, 31, 18), (131, 200, 131, 16), (1, 1, 4, 4), (900, 3, 1, 1)];
+        let sizes = [
+            (300, 70, 48, 33),
+            (64, 64, 16, 16),
+            (7, 5, 31, 18),
+            (131, 200, 131, 16),
+            (1, 1, 4, 4),
+            (900, 3, 1, 1),
+            (40, 300, 18, 147),
+        ];
         let mut scaler = Scaler::default();
         for (width, height, to_width, to_height) in sizes {
             for channels in 1..=3 {
