@@ -131,11 +131,13 @@ fn tune(arguments: &Arguments) -> anyhow::Result<Tuning> {
     let bundle = Bundle::open(&arguments.bundle)?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let time = Duration::from_secs(arguments.seconds);
-    let first = if arguments.provider == Provider::Cpu { time.mul_f64(FIRST) } else { time };
-    let mut ways = measure(&bundle, arguments.provider, &ways(cores), first)?;
+    // Of an accelerator's sessions neither cores nor memory are chosen here.
+    let on_processor = arguments.provider == Provider::Cpu;
+    let first = if on_processor { FIRST } else { 1.0 };
+    let mut ways = measure(&bundle, arguments.provider, &ways(cores), time.mul_f64(first))?;
     let mut chosen = choose(&ways);
-    if arguments.provider == Provider::Cpu {
-        let further = measure(&bundle, arguments.provider, &further(chosen.way), time - first)?;
+    if on_processor {
+        let further = measure(&bundle, arguments.provider, &further(chosen.way), time.mul_f64(1.0 - first))?;
         chosen = choose(&further);
         ways.extend(further);
     }

@@ -1,6 +1,6 @@
 //! Both steps on vectors of 32 bytes and less.
 
-use std::arch::x86_64::{__m128i, __m256i};
+use std::arch::x86_64::{__m128i, __m256i, _MM_HINT_T1, _mm_prefetch};
 
 use pulp::x86::V3;
 
@@ -69,9 +69,7 @@ fn mean_of_many(simd: V3, rows: Rows<'_>, weights: &[u16], at: usize) -> [u8; PI
 pub(super) fn fetch(rows: Rows<'_>, row: usize, at: usize) {
     if let Some(pixel) = rows.bytes.get(row * rows.stride + at) {
         // SAFETY: it reads nothing, and the address is that of a byte.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(std::ptr::from_ref(pixel).cast())
-        };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(pixel).cast()) };
     }
 }
 

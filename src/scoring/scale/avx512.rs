@@ -13,6 +13,11 @@ const VECTOR: usize = 64;
 /// Pixels of a row that are worked on at once.
 const PIXELS: usize = 2 * VECTOR;
 
+#[inline(always)]
+fn vector(pixels: &[u8; VECTOR]) -> __m512i {
+    pulp::cast(*pixels)
+}
+
 /// Of so many vectors' pixels, which are `PIXELS`, from `at` on.
 #[inline(always)]
 fn mean_of_many<const VECTORS: usize, const PIXELS: usize>(
@@ -30,8 +35,7 @@ fn mean_of_many<const VECTORS: usize, const PIXELS: usize>(
         let upper = rows.part::<PIXELS>(upper, at).as_chunks().0;
         let lower = rows.part::<PIXELS>(lower, at).as_chunks().0;
         for i in 0..VECTORS {
-            let (upper, lower): (__m512i, __m512i) =
-                (pulp::cast::<[u8; VECTOR], _>(upper[i]), pulp::cast::<[u8; VECTOR], _>(lower[i]));
+            let (upper, lower) = (vector(&upper[i]), vector(&lower[i]));
             let low = avx512bw._mm512_unpacklo_epi8(upper, lower);
             let high = avx512bw._mm512_unpackhi_epi8(upper, lower);
             let pairs = [
