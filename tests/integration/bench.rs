@@ -52,9 +52,13 @@ fn the_cost_of_a_bundle_is_told_beside_the_backbones_and_a_missing_backbone_by_i
 fn lines_of_test_cameras_are_run_to_the_broker_and_back_and_told_beside_the_session_alone() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = hardly_trained(folder.path()).path;
-    let further = ["--line", "--seconds", "2", "--frame", "96x64", "--cameras", "2"];
+    let backbone = backbone();
+    let backbone = ["--steps", "2", "--backbone", backbone.to_str().unwrap()];
+    let further = [&["--line", "--seconds", "2", "--frame", "96x64", "--cameras", "2"], &backbone[..]].concat();
     let cost = told(&linegate("bench", &bundle, &further));
-    assert!(number(&cost, "throughput_ratio_pipeline_to_session") > 0.0, "{cost}");
+    for ratio in ["cost_ratio_model_to_backbone", "throughput_ratio_pipeline_to_session"] {
+        assert!(number(&cost, ratio) > 0.0, "{ratio} in {cost}");
+    }
     let runs = cost["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 3, "half, nine tenths and overloaded: {cost}");
     for run in runs {

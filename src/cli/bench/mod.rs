@@ -30,7 +30,7 @@ use crate::training::bench::{StepCost, training_step, write_naive_model};
 /// beside it the file in standard operators, which other providers run. --naive adds the same model as
 /// a framework would export it.
 ///
-/// With --line: whole lines, from test cameras (pipeline `still`, which paints its picture once)
+/// With --line whole lines, too, from test cameras (pipeline `still`, which paints its picture once)
 /// through the outbox to a broker and back to a subscriber: overloaded, then at half and nine tenths
 /// of what they scored so, beside what the sessions alone score in the same run.
 #[derive(Debug, clap::Args)]
@@ -47,9 +47,9 @@ pub(super) struct Arguments {
     #[command(flatten)]
     backbone: BackboneArgument,
     /// Measure the same model with nothing folded, too
-    #[arg(long, requires = "bundle", conflicts_with = "line")]
+    #[arg(long, requires = "bundle")]
     naive: bool,
-    /// Run whole lines, from test cameras to the broker and back, beside the session alone
+    /// Run whole lines as well, from test cameras to the broker and back, beside the session alone
     #[arg(long, requires = "bundle")]
     line: bool,
     /// Numbers of cameras to run lines with
@@ -123,11 +123,30 @@ fn print_steps(costs: &[StepCost]) {
     }
 }
 
-fn score(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+/// What scoring costs, and where it was asked for whole lines.
+#[derive(Debug, Serialize)]
+struct Cost {
+    #[serde(flatten)]
+    scoring: ScoringCost,
+    #[serde(flatten)]
+    line: Option<LineCost>,
+}
+
+fn score(folder: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let scoring = scoring(folder, arguments)?;
+    let line = arguments.line.then(|| line(folder, arguments)).transpose()?;
+    let cost = Cost { scoring, line };
+    tell(arguments.json, &cost, || {
+        cost.scoring.print();
+        if let Some(line) = &cost.line {
+            println!();
+            line.print();
+        }
+    })
+}
+
+fn scoring(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ScoringCost> {
     crate::scoring::initialise(None)?;
-    if arguments.line {
-        return line(bundle, arguments);
-    }
     let bundle = Bundle::open(bundle)?;
     let folder = tempfile::tempdir()?;
     let naive = folder.path().join("naive.onnx");
@@ -144,11 +163,10 @@ fn score(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         write_naive_model(&bundle, &arguments.backbone.file, &spec, &naive)?;
     }
     let naive = arguments.naive.then_some(naive.as_path());
-    let cost = ScoringCost::measure(&bundle, &arguments.backbone.file, arguments.provider, arguments.steps, naive)?;
-    tell(arguments.json, &cost, || cost.print())
+    ScoringCost::measure(&bundle, &arguments.backbone.file, arguments.provider, arguments.steps, naive)
 }
 
-fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<LineCost> {
     let wish = Wish {
         bundle,
         provider: arguments.provider,
@@ -160,8 +178,7 @@ fn line(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         max_wait_ms: arguments.max_wait_ms,
         seconds: arguments.seconds.into(),
     };
-    let cost = LineCost::measure(&wish, &|what| eprintln!("{what}"))?;
-    tell(arguments.json, &cost, || cost.print())
+    LineCost::measure(&wish, &|what| eprintln!("{what}"))
 }
 
 /// A frame size as `WIDTHxHEIGHT`.

@@ -115,6 +115,18 @@ impl<S: Simd> Ends<S> for Bias<'_> {
     }
 }
 
+/// A step for every output of a panel, written out with its number as a constant. Of a loop it depends on what else the
+/// compiler has at hand whether it is unrolled, and an array that a loop goes through lies in memory, not in registers.
+macro_rules! every_output {
+    ($output:ident => $step:block) => {
+        every_output!($output => $step; 0 1 2 3 4 5 6 7)
+    };
+    ($output:ident => $step:block; $($number:literal)*) => {
+        const { assert!([$($number),*].len() == PANEL) };
+        $({ const $output: usize = $number; $step })*
+    };
+}
+
 /// The product of one panel, of the outputs from `first` on, for `N` vectors from `FROM` on.
 #[inline(always)]
 fn columns<S: Simd, const N: usize, const FROM: usize>(
@@ -126,24 +138,24 @@ fn columns<S: Simd, const N: usize, const FROM: usize>(
     ends: &impl Ends<S>,
 ) {
     let mut sums = [[simd.splat_f32s(0.0); N]; PANEL];
-    for (row, sums) in sums.iter_mut().enumerate() {
-        for (n, sum) in sums.iter_mut().enumerate() {
-            *sum = ends.start(simd, first + row, FROM + n);
+    every_output!(OUTPUT => {
+        for n in 0..N {
+            sums[OUTPUT][n] = ends.start(simd, first + OUTPUT, FROM + n);
         }
-    }
+    });
     for (weights, x) in panel.as_chunks::<PANEL>().0.iter().zip(x) {
-        for (sums, &weight) in sums.iter_mut().zip(weights) {
-            let weight = simd.splat_f32s(weight);
-            for (n, sum) in sums.iter_mut().enumerate() {
-                *sum = simd.mul_add_e_f32s(weight, x[FROM + n], *sum);
+        every_output!(OUTPUT => {
+            let weight = simd.splat_f32s(weights[OUTPUT]);
+            for n in 0..N {
+                sums[OUTPUT][n] = simd.mul_add_e_f32s(weight, x[FROM + n], sums[OUTPUT][n]);
             }
-        }
+        });
     }
-    for (sums, out) in sums.iter().zip(out) {
-        for (n, &sum) in sums.iter().enumerate() {
-            out[FROM + n] = ends.finish(simd, sum);
+    every_output!(OUTPUT => {
+        for n in 0..N {
+            out[OUTPUT][FROM + n] = ends.finish(simd, sums[OUTPUT][n]);
         }
-    }
+    });
 }
 
 #[cfg(test)]
