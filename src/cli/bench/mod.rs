@@ -132,9 +132,9 @@ struct Cost {
     line: Option<LineCost>,
 }
 
-fn score(folder: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let scoring = scoring(folder, arguments)?;
-    let line = arguments.line.then(|| line(folder, arguments)).transpose()?;
+fn score(bundle: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let scoring = scoring(bundle, arguments)?;
+    let line = arguments.line.then(|| line(bundle, arguments)).transpose()?;
     let cost = Cost { scoring, line };
     tell(arguments.json, &cost, || {
         cost.scoring.print();

@@ -77,22 +77,23 @@ impl Lanes for Portable {
 mod tests {
     use super::*;
 
-    #[cfg(target_arch = "x86_64")]
     fn noise(length: usize) -> Vec<u8> {
         (0..length).map(|at| (at.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
     fn vectors_give_what_single_bytes_give() {
-        let Some(wide) = pulp::x86::V3::try_new() else { panic!("a processor without AVX2 has nothing to compare") };
-        compare(wide);
-        if let Some(wider) = pulp::x86::V4::try_new() {
-            compare(wider);
+        compare(Portable);
+        #[cfg(target_arch = "x86_64")]
+        {
+            let wide = pulp::x86::V3::try_new();
+            compare(wide.expect("a processor without AVX2 has nothing to compare"));
+            if let Some(wider) = pulp::x86::V4::try_new() {
+                compare(wider);
+            }
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn compare(wide: impl Lanes) {
         for (width, weights) in [
             (1, vec![1 << BITS]),
